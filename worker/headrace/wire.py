@@ -99,9 +99,6 @@ class QueueNames:
     Raises `InvalidName` for a name that could not stand in a subject.
     """
 
-    __slots__ = ("control", "dead", "due", "events", "later", "later_stream", "queue", "service")
-    __slots__ += ("state", "state_stream", "wake", "work", "work_stream")
-
     def __init__(self, queue: str) -> None:
         check_queue(queue)
         if queue.startswith(_RESERVED_QUEUE_PREFIXES):

@@ -53,9 +53,9 @@ class Delivery:
     seq: int
     """Sequence in the work stream; unique in the queue."""
     stored_at: float
-    """When it was stored (seconds since the epoch, the broker's clock): its age counts from here."""
+    """When it was stored: seconds since the epoch by the broker's clock; its age counts from here."""
     deliveries: int
-    """How often it was delivered, this time included. Hand-backs count, so above 1 proves nothing."""
+    """How often it was delivered, this time included. Hand-backs count: above 1 proves nothing."""
     pending: int
     """How many tasks of the lane wait behind it."""
     sourced: bool
@@ -267,7 +267,7 @@ class BrokerQueue(Protocol):
     async def announce(
         self, worker_id: str, facts: WorkerFacts, control: Mapping[str, ControlCallback]
     ) -> Subscription:
-        """Answer `workers()` with `facts()`, and the verbs of `control` on the worker's subjects."""
+        """Answer `workers()` with `facts()`, and the worker's own subjects by `control`'s verbs."""
 
     async def workers(self, expect: int | None = None) -> list[dict[str, Any]]:
         """The facts of all workers that answer. Silence means unknown, not dead.

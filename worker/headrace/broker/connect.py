@@ -1,0 +1,53 @@
+"""From a url to a broker."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import unquote, urlsplit
+
+from headrace.broker.port import Broker
+from headrace.errors import ConfigurationError
+
+DEFAULT_URL = "memory://"
+
+
+def broker_url(url: str | None) -> str:
+    """The url in force: the one given, else HEADRACE_URL, else `memory://`."""
+    return url or os.environ.get("HEADRACE_URL") or DEFAULT_URL
+
+
+def make_broker(url: str | None, name: str = "headrace") -> Broker:
+    """The broker for a url, not connected yet. Raises `ConfigurationError`.
+
+    memory://                  in this process, nothing durable
+    embedded:///path/folder    a nats-server that Headrace starts, durable in that folder
+    nats://host:4222           your NATS; several urls with commas between them; tls:// too
+    """
+    url = broker_url(url)
+    scheme = url.partition("://")[0]
+    if scheme in ("nats", "tls"):
+        from headrace.broker.jetstream import JetStreamBroker
+
+        return JetStreamBroker(url, name)
+    if scheme == "memory":
+        from headrace.broker.memory import MemoryBroker
+
+        return MemoryBroker(urlsplit(url).netloc)
+    if scheme == "embedded":
+        from headrace.broker.embedded import EmbeddedBroker
+
+        pieces = urlsplit(url)
+        return EmbeddedBroker(unquote(pieces.netloc + pieces.path), name)
+    from headrace.broker.jetstream.options import redact
+
+    raise ConfigurationError(
+        f"{redact(url)!r} is not the url of a broker",
+        hint="Use memory://, embedded:///a/folder, nats://host:4222 or tls://host:4222",
+    )
+
+
+async def open_broker(url: str | None, name: str = "headrace") -> Broker:
+    """A connected broker for a url. Raises `ConfigurationError` and `BrokerError`."""
+    broker = make_broker(url, name)
+    await broker.connect()
+    return broker
