@@ -6,19 +6,24 @@
     │   ├── InvalidData                      a value that JSON or the handler does not take
     │   ├── InvalidTime                      `delay=` or `at=` that is naive, negative or absurd
     │   ├── InvalidManifest                  a field of a WorkerPool manifest
-    │   └── AppNotFound                      `module:attribute` that cannot be imported
+    │   ├── AppNotFound                      `module:attribute` that cannot be imported
+    │   └── InvalidSchedule                  a cron expression, zone or interval that cannot be
     ├── BrokerError (ConnectionError)        the broker did not do what was asked
     │   ├── BrokerUnavailable                not reachable, or no answer in time; may be tried again
     │   ├── AccessDenied                     wrong credentials, or a right is missing
-    │   └── BrokerUnsupported                no JetStream, or a server older than NATS 2.14
+    │   ├── BrokerUnsupported                no JetStream, or a server older than NATS 2.14
+    │   └── BrokerUntrusted                  TLS failed: a certificate, or none offered
     ├── SubmitRefused                        the task was not stored; nothing is lost but this call
     │   ├── QueueFull
-    │   └── PayloadTooLarge
+    │   ├── PayloadTooLarge
+    │   └── BlobStoreFull                    the blob was not stored
     ├── NotRunning (RuntimeError)            a worker, pool or coordinator that is not started
     ├── NoHandler (ValueError)               nobody here runs tasks of this type
     ├── TaskNotFound (ValueError)            unknown id, or its record has expired
     ├── WaitTimeout (TimeoutError)           your own `timeout=` has passed; the task goes on
     ├── StreamInterrupted                    chunks of a stream are missing
+    ├── BlobNotFound                         missing, deleted or expired
+    ├── BlobDamaged                          what is stored is not what was put
     └── TaskError                            how a task ended
         ├── TaskFailed
         ├── TaskTimeout (TimeoutError)
@@ -118,6 +123,16 @@ class AppNotFound(ConfigurationError):
     code = "HR105"
 
 
+class InvalidSchedule(ConfigurationError):
+    """A schedule that cannot be: `field` is what is wrong with it (`cron`, `zone`, `every`)."""
+
+    code = "HR106"
+
+    def __init__(self, field: str, problem: str, *, hint: str = "") -> None:
+        self.field, self.problem = field, problem
+        super().__init__(f"{field}: {problem}", hint=hint)
+
+
 class BrokerError(HeadraceError, ConnectionError):
     """The broker did not do what was asked."""
 
@@ -135,9 +150,14 @@ class BrokerUnavailable(BrokerError):
 
 
 class AccessDenied(BrokerError):
-    """Wrong credentials, or the credentials lack a right."""
+    """Wrong credentials, or the credentials lack a right: then `right` is `publish` or `subscribe`
+    and `subject` what it is missing for; else both are empty."""
 
     code = "HR202"
+
+    def __init__(self, message: str, *, hint: str = "", right: str = "", subject: str = "") -> None:
+        self.right, self.subject = right, subject
+        super().__init__(message, hint=hint)
 
 
 class BrokerUnsupported(BrokerError):
@@ -150,10 +170,23 @@ class BrokerUnsupported(BrokerError):
         super().__init__(f"the NATS server ({version}) lacks {feature}", hint=hint)
 
 
+class BrokerUntrusted(BrokerError):
+    """TLS with the server failed; `problem` says how. Its certificate is not trusted, has expired
+    or is for another name, it offers no TLS where TLS was asked for, or it refused our own
+    certificate. Nothing was sent, no credentials either."""
+
+    code = "HR204"
+
+    def __init__(self, server: str, problem: str, *, hint: str = "") -> None:
+        self.server, self.problem = server, problem
+        super().__init__(f"no TLS with the NATS server at {server}: {problem}", hint=hint)
+
+
 class SubmitRefused(HeadraceError):
-    """The task was not stored."""
+    """The task was not stored. `stored` lists the tasks of the same `submit_many` that were."""
 
     code = "HR300"
+    stored: list[Any] = []  # noqa: RUF012  # a default, replaced and never changed
 
 
 class QueueFull(SubmitRefused):
@@ -179,7 +212,21 @@ class PayloadTooLarge(SubmitRefused):
         self.what, self.size, self.limit = what, size, limit
         super().__init__(
             f"{what} of {size:,} bytes is over the server's limit of {limit:,} bytes",
-            hint="Store the data elsewhere and pass a reference, or raise the server's max_payload",
+            hint="Store the data with put_blob and pass on what it gives (docs/large-data.md), or "
+            "raise the server's max_payload",
+        )
+
+
+class BlobStoreFull(SubmitRefused):
+    """The blobs of queue `queue` fill their store of `limit` bytes; this one was not stored."""
+
+    code = "HR303"
+
+    def __init__(self, queue: str, limit: int, *, hint: str = "") -> None:
+        self.queue, self.limit = queue, limit
+        super().__init__(
+            f"the blobs of queue {queue!r} fill their store of {limit:,} bytes",
+            hint=hint or "Delete some, give them a shorter ttl, or raise max_blob_bytes",
         )
 
 
@@ -239,6 +286,32 @@ class StreamInterrupted(HeadraceError):
         super().__init__(
             f"the stream of task {task_id!r} broke after {received} chunks: {problem}",
             hint="The task itself goes on: wait_for() tells how it ended",
+        )
+
+
+class BlobNotFound(HeadraceError, LookupError):
+    """The blob is missing, was deleted or has expired. `name` and `queue` say which."""
+
+    code = "HR405"
+
+    def __init__(self, name: str, queue: str, problem: str = "missing or expired") -> None:
+        self.name, self.queue, self.problem = name, queue, problem
+        super().__init__(
+            f"blob {name!r} of queue {queue!r} is not there: {problem}",
+            hint="Give it a ttl that is longer than its tasks may wait and run",
+        )
+
+
+class BlobDamaged(HeadraceError):
+    """What is stored under a blob's name is not what was put there: do not use what was read."""
+
+    code = "HR406"
+
+    def __init__(self, name: str, queue: str, problem: str) -> None:
+        self.name, self.queue, self.problem = name, queue, problem
+        super().__init__(
+            f"blob {name!r} of queue {queue!r} is damaged: {problem}",
+            hint="Somebody else has written into the store: put the data there again",
         )
 
 

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from headrace.task import TaskPriority
+
 
 class WorkerStatus(StrEnum):
     """The states of a worker."""
@@ -28,6 +30,8 @@ class WorkerConfig:
     `graceful_shutdown_timeout` (seconds) is how long a graceful stop waits for running tasks before
     it hands them back. `heartbeat_interval` (seconds) is kept for code written for the original:
     liveness does not depend on it. `tags`: the worker serves untagged tasks and those of its tags.
+    `starvation_limit` (seconds): a level whose oldest task waits longer gets at least 1 of every 8
+    starts of this worker, whatever comes in above it.
     """
 
     max_concurrent_tasks: int = 1
@@ -36,6 +40,7 @@ class WorkerConfig:
     graceful_shutdown_timeout: float = 30.0
     tags: list[str] = field(default_factory=list)
     serve_untagged: bool = True
+    starvation_limit: float = 60.0
 
     def __post_init__(self) -> None:
         if self.max_concurrent_tasks < 1:
@@ -47,6 +52,10 @@ class WorkerConfig:
 def new_worker_id() -> str:
     """An id that no other worker has."""
     return "worker-" + secrets.token_hex(4)
+
+
+def _no_runs() -> dict[str, tuple[int, float]]:
+    return {level.name.lower(): (0, 0.0) for level in TaskPriority}
 
 
 @dataclass(slots=True)
@@ -62,6 +71,8 @@ class WorkerInfo:
     started_at: float = field(default_factory=time.time)
     config: WorkerConfig = field(default_factory=WorkerConfig)
     metadata: dict[str, Any] = field(default_factory=dict)
+    runs: dict[str, tuple[int, float]] = field(default_factory=_no_runs)
+    """Runs that have ended since its start and the seconds that they took, by level."""
 
     @property
     def is_available(self) -> bool:

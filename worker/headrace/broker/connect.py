@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from urllib.parse import unquote, urlsplit
 
@@ -36,14 +37,26 @@ def make_broker(url: str | None, name: str = "headrace") -> Broker:
     if scheme == "embedded":
         from headrace.broker.embedded import EmbeddedBroker
 
-        pieces = urlsplit(url)
-        return EmbeddedBroker(unquote(pieces.netloc + pieces.path), name)
+        return EmbeddedBroker(unquote(url.partition("://")[2]), name)
     from headrace.broker.jetstream.options import redact
 
     raise ConfigurationError(
         f"{redact(url)!r} is not the url of a broker",
         hint="Use memory://, embedded:///a/folder, nats://host:4222 or tls://host:4222",
     )
+
+
+def preload(url: str) -> None:
+    """Import now what a broker of this url imports at its first use.
+
+    A process that forks while another of its threads imports leaves its child with a module's lock
+    that nobody will ever release.
+    """
+    importlib.import_module("encodings.idna")  # of the name's look-up
+    if url.startswith("embedded:"):
+        importlib.import_module("headrace.broker.embedded.broker")
+    else:
+        importlib.import_module("headrace.broker.jetstream.broker")
 
 
 async def open_broker(url: str | None, name: str = "headrace") -> Broker:

@@ -13,12 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.wire import Lane, QueueNames
 
+if TYPE_CHECKING:
+    from headrace.broker.blobs import BlobStore
+
 NO_MESSAGES = 404  # status of a pull without wait on an empty lane
 GONE = 409  # the pull will not be answered any more: park or pull again
+CROWDED = 429  # as many pulls wait at the lane as it allows: this one was refused
+MAX_COPIES = 2
+"""Messages with one id that a lane keeps; one more drops the oldest. Ticks of a schedule that
+nobody takes do not pile up, and a task that is published twice has two all the same."""
 RECONNECTED = 0  # the connection is new: every pull is forgotten
 
 
@@ -26,8 +33,8 @@ RECONNECTED = 0  # the connection is new: every pull is forgotten
 class QueueSettings:
     """How a queue is made when its first client or worker comes.
 
-    An existing queue keeps its settings, except that `max_size` and the lanes' `max_ack_pending`
-    are raised when more is asked for.
+    An existing queue keeps its settings, except that `max_size`, `max_blob_bytes` and the lanes'
+    `max_ack_pending` are raised when more is asked for.
     """
 
     max_size: int = 10_000
@@ -40,6 +47,9 @@ class QueueSettings:
     replicas: int = 1
     max_ack_pending: int = 20_000
     """Tasks of one lane that may run at once in the whole fleet."""
+    max_blob_bytes: int = 1_073_741_824
+    """Bytes that the queue's blobs may fill; one more is refused with `BlobStoreFull`. The server
+    reserves them when the first blob is stored."""
 
 
 @dataclass(slots=True, eq=False)
@@ -53,7 +63,8 @@ class Delivery:
     seq: int
     """Sequence in the work stream; unique in the queue."""
     stored_at: float
-    """When it was stored: seconds since the epoch by the broker's clock; its age counts from here."""
+    """When it was stored, on this machine's clock (seconds since the epoch), however wrong that
+    is: what `time.time()` has added since is the message's age by the broker's own clock."""
     deliveries: int
     """How often it was delivered, this time included. Hand-backs count: above 1 proves nothing."""
     pending: int
@@ -64,6 +75,8 @@ class Delivery:
     """The broker's own handle for `ack`, `nak` and the lease."""
     received_at: float
     """Monotonic seconds at which it arrived here."""
+    next_at: float | None = None
+    """None for a task. Of a schedule's tick: when the next one comes, by the broker's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +145,8 @@ class Subscription(Protocol):
 
 
 MessageCallback = Callable[[str, bytes, str], Awaitable[None] | None]
-"""Called with subject, body and reply subject ("" if none) of a core message."""
+"""Called with subject, body and reply subject ("" if none) of a core message. A plain function must
+not block; a coroutine function is called for one message after the other."""
 
 
 class Consumer(Protocol):
@@ -189,13 +203,27 @@ class BrokerQueue(Protocol):
     names: QueueNames
     settings: QueueSettings
 
+    @property
+    def blobs(self) -> BlobStore:
+        """Where this queue's large data is stored."""
+
     async def ensure(self) -> None:
         """Make the queue's streams, or raise the limits of those that are there."""
+
+    async def ensure_later(self) -> None:
+        """Make what delays and retries need. The first of them does it too, if it may."""
 
     async def ensure_lanes(self, lanes: Sequence[Lane]) -> None:
         """Make the consumers of these lanes. Known ones cost nothing."""
 
+    async def restore_lanes(self, lanes: Sequence[Lane]) -> None:
+        """Make the consumers of these lanes again, if somebody deleted them."""
+
     # --- tasks ---
+
+    def now(self) -> float:
+        """The broker's time, in seconds since the epoch: what `schedule` is measured by. This
+        machine's own clock may be wrong, or jump."""
 
     async def put_soon(
         self, lane: Lane, task_id: str, body: bytes, msg_id: str, traceparent: str | None = None
@@ -211,11 +239,34 @@ class BrokerQueue(Protocol):
     ) -> Stored:
         """Store a task that enters its lane at `at` (seconds since the epoch)."""
 
+    # --- schedules ---
+
+    async def put_schedule(
+        self, name: str, lane: Lane, body: bytes, ticks: str, expected: int
+    ) -> int:
+        """Store a schedule over the one with sequence `expected` (0: none); its sequence.
+
+        From then on `body` enters the lane at the times of `ticks` (`@every 5s`, or six fields of
+        cron in UTC) under the id `cron:<name>`: a tick. At most `MAX_COPIES` ticks of a
+        schedule wait in the lane, the newest ones. Raises `WrongSequence`.
+        """
+
+    async def read_schedule(self, name: str) -> StoredMessage | None:
+        """The schedule of this name, `stored_at` by the broker's clock."""
+
+    async def remove_schedule(self, name: str) -> bool:
+        """Remove a schedule and its ticks; whether there was one."""
+
+    async def list_schedules(self) -> list[StoredMessage]:
+        """All schedules of the queue."""
+
+    # --- finding ---
+
     async def find(self, task_id: str, lane: Lane | None = None) -> StoredMessage | None:
         """The task's message, waiting or running."""
 
     async def find_scheduled(self, task_id: str) -> StoredMessage | None:
-        """The task's message, while it is delayed."""
+        """The task's message while it is delayed; its subject ends in the lane and id to be."""
 
     async def present(self, delivery: Delivery) -> bool:
         """Whether this message is still in the work stream: gone means somebody settled it."""
@@ -243,8 +294,8 @@ class BrokerQueue(Protocol):
     async def write_dead(self, task_id: str, body: bytes) -> None:
         """Store a dead letter, in place of an older one with this id."""
 
-    async def remove_dead(self, task_id: str) -> bool:
-        """Drop a dead letter; whether there was one."""
+    async def remove_dead(self, task_id: str, seq: int | None = None) -> bool:
+        """Drop a dead letter, with `seq` none that is newer; whether there was one."""
 
     async def list_dead(self, limit: int) -> list[StoredMessage]:
         """Dead letters, oldest first, at most `limit`."""
@@ -259,8 +310,11 @@ class BrokerQueue(Protocol):
     async def ack(self, delivery: Delivery) -> None:
         """The task is settled: remove it. Not waited for."""
 
-    async def nak(self, delivery: Delivery) -> None:
-        """Hand it back: it is delivered again at once, before new ones of its lane."""
+    async def nak(self, delivery: Delivery, delay: float = 0.0) -> None:
+        """Hand it back: it is delivered again after `delay` seconds, before new ones of its lane.
+
+        A worker that leaves gives some time, or its own open pulls would be answered first.
+        """
 
     # --- who is there ---
 
@@ -296,8 +350,10 @@ class Broker(Protocol):
 
     durable: bool
     """Whether what it stored outlives this process."""
-    max_payload: int
-    """Bytes of the largest message, headers included."""
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes of the largest message, headers included."""
 
     async def connect(self) -> None:
         """Connect and check that the server has what is needed."""
@@ -335,7 +391,9 @@ class Broker(Protocol):
 
 
 __all__ = [
+    "CROWDED",
     "GONE",
+    "MAX_COPIES",
     "NO_MESSAGES",
     "RECONNECTED",
     "Broker",

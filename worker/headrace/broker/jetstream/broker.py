@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib.metadata import version as package_version
+from weakref import WeakSet
 
 from headrace.broker.jetstream import streams
 from headrace.broker.jetstream.connection import (
@@ -10,10 +12,11 @@ from headrace.broker.jetstream.connection import (
     CoreSubscription,
     NatsConnection,
     adapt,
+    adapt_direct,
 )
 from headrace.broker.jetstream.options import ConnectOptions, redact
 from headrace.broker.jetstream.publisher import Publisher
-from headrace.broker.jetstream.queue import JetStreamQueue
+from headrace.broker.jetstream.stored_queue import JetStreamQueue
 from headrace.broker.port import BrokerInfo, Leases, MessageCallback, QueueSettings
 
 
@@ -22,12 +25,16 @@ class JetStreamBroker:
 
     durable = True
 
-    def __init__(self, url: str, name: str = "headrace") -> None:
+    def __init__(
+        self, url: str, name: str = "headrace", options: ConnectOptions | None = None
+    ) -> None:
+        """`options` are used in place of what the url and the environment say."""
         self._url = url
-        self._options = ConnectOptions.from_url(url)
+        self._options = options or ConnectOptions.from_url(url)
         self._connection = NatsConnection(self._options, name)
         self._publisher = Publisher(self._connection)
         self._queues: dict[str, JetStreamQueue] = {}
+        self._made: WeakSet[JetStreamQueue] = WeakSet()
         self._version = package_version("headrace")
 
     async def connect(self) -> None:
@@ -40,20 +47,22 @@ class JetStreamBroker:
             await self._connection.close()
             raise
 
+    @property
+    def max_payload(self) -> int:
+        """Bytes of the largest message, as the server that it is connected to says."""
+        return self._connection.nc.max_payload
+
     async def close(self) -> None:
         """End the connection."""
-        self._publisher.stop()
+        await self._publisher.stop()
+        for queue in list(self._made):
+            await queue.close()
         await self._connection.close()
 
     @property
     def connected(self) -> bool:
         """Whether it is connected just now."""
         return bool(self._connection.nc.is_connected)
-
-    @property
-    def max_payload(self) -> int:
-        """Bytes, as the server said at the last connect."""
-        return int(self._connection.nc.max_payload)
 
     def queue(self, name: str, settings: QueueSettings | None = None) -> JetStreamQueue:
         """A queue by name."""
@@ -63,6 +72,7 @@ class JetStreamBroker:
             self._connection, self._publisher, name, settings or QueueSettings(), self._version
         )
         self._queues[name] = queue
+        self._made.add(queue)
         return queue
 
     async def queues(self) -> list[str]:
@@ -76,8 +86,13 @@ class JetStreamBroker:
         await self._connection.publish(subject, body, reply)
 
     async def subscribe(self, subject: str, callback: MessageCallback) -> CoreSubscription:
-        """Receive core messages."""
-        return CoreSubscription(await self._connection.subscribe(subject, adapt(callback)))
+        """Receive core messages: by a plain function at once, by a coroutine in turn."""
+        connection = self._connection
+        if inspect.isroutine(callback) and not inspect.iscoroutinefunction(callback):
+            return CoreSubscription(
+                await connection.subscribe_direct(subject, adapt_direct(callback))
+            )
+        return CoreSubscription(await connection.subscribe(subject, adapt(callback)))
 
     async def request(
         self, subject: str, body: bytes, timeout: float = REQUEST_TIMEOUT
@@ -98,5 +113,4 @@ class JetStreamBroker:
 
     def info(self) -> BrokerInfo:
         """The server's version and the url without secrets."""
-        version = str(self._connection.nc.connected_server_version)
-        return BrokerInfo("nats", version, redact(self._url))
+        return BrokerInfo("nats", self._connection.server_version, redact(self._url))

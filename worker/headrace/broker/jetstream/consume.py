@@ -8,15 +8,19 @@ whole `ack_wait` (551 of 6,000 tasks on a cluster of three; docs/adr/0004).
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import nats.errors
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 
+from headrace.broker.jetstream.clock import epoch
 from headrace.broker.jetstream.connection import NatsConnection
+from headrace.broker.jetstream.leftovers import Leftovers
+from headrace.broker.jetstream.parser import DirectCallback
 from headrace.broker.port import (
+    CROWDED,
     GONE,
     NO_MESSAGES,
     RECONNECTED,
@@ -26,7 +30,9 @@ from headrace.broker.port import (
 )
 from headrace.wire import Lane, QueueNames
 
-_SOURCED = "Nats-Stream-Source"
+_SOURCED = b"\r\nNats-Stream-Source:"
+_NEXT = re.compile(rb"\r\nNats-Schedule-Next: *([^\r]+)")
+_STATUS = slice(9, 12)  # of a block such as "NATS/1.0 404 No Messages"
 
 
 class JetStreamConsumer:
@@ -49,16 +55,23 @@ class JetStreamConsumer:
         ]
         self.inbox = connection.nc.new_inbox()
         self._subscriptions: list[NatsSubscription] = []
+        self._leftovers = Leftovers(connection, names)
 
     async def start(self) -> None:
         """Subscribe to the answers."""
         for kind, parked in (("p", True), ("n", False)):
-            subscription = await self._connection.subscribe(
+            subscription = await self._connection.subscribe_direct(
                 f"{self.inbox}.{kind}.*", self._receiver(parked)
             )
             self._subscriptions.append(subscription)
-        await self._connection.flush()
+        # A pull that is refused has no answer, and a worker would wait for ever: what is no pull
+        # (the server answers 400, to nobody) tells whether one may ask.
+        with self._connection.rights.needed(self._next):
+            for subject in self._next:
+                await self._connection.publish(subject, b"may I", f"{self.inbox}.may")
+            await self._connection.flush()
         self._connection.on_reconnect.append(self._reconnected)
+        self._leftovers.begin()
 
     async def pull(self, lane: int, batch: int) -> None:
         """Ask for what is there now."""
@@ -76,6 +89,7 @@ class JetStreamConsumer:
 
     async def close(self) -> None:
         """Stop receiving."""
+        self._leftovers.end()
         if self._reconnected in self._connection.on_reconnect:
             self._connection.on_reconnect.remove(self._reconnected)
         for subscription in self._subscriptions:
@@ -88,40 +102,51 @@ class JetStreamConsumer:
     def _reconnected(self) -> None:
         self._status(-1, True, RECONNECTED)
 
-    def _receiver(self, parked: bool) -> Callable[[Msg], Awaitable[None]]:
+    def _receiver(self, parked: bool) -> DirectCallback:
         deliver, status, index = self._deliver, self._status, self._index
+        here = self._connection.clock.here
 
-        async def receive(msg: Msg) -> None:
-            reply = msg.reply
+        def receive(subject: str, reply: str, body: bytes, headers: bytes) -> None:
             if not reply:
-                lane = int(msg.subject.rpartition(".")[2])
-                code = (msg.headers or {}).get("Status", "")
-                if code == "404" or (code == "408" and not parked):
+                lane = int(subject.rpartition(".")[2])
+                code = headers[_STATUS]
+                if code == b"404" or (code == b"408" and not parked):
                     status(lane, parked, NO_MESSAGES)
-                elif code != "100":
-                    status(lane, parked, GONE)
+                elif code != b"100":
+                    status(lane, parked, CROWDED if b"MaxWaiting" in headers else GONE)
                 return
             # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>,
             # or with domain and account before the stream and a token behind
             tokens = reply.split(".")
             first = 2 if len(tokens) == 9 else 4
             lane = index[tokens[first + 1]]
+            now = time.monotonic()
+            sourced = _SOURCED in headers
+            next_at = _next_tick(headers) if sourced else None
             deliver(
                 lane,
                 Delivery(
                     self._lanes[lane],
-                    msg.subject.rpartition(".")[2],
-                    msg.subject,
-                    msg.data,
+                    subject.rpartition(".")[2],
+                    subject,
+                    body,
                     int(tokens[first + 3]),
-                    int(tokens[first + 5]) / 1e9,
+                    here(int(tokens[first + 5]) / 1e9, now),
                     int(tokens[first + 2]),
                     int(tokens[first + 6]),
-                    msg.headers is not None and _SOURCED in msg.headers,
+                    sourced,
                     reply,
-                    time.monotonic(),
+                    now,
+                    next_at,
                 ),
                 parked,
             )
 
         return receive
+
+
+def _next_tick(headers: bytes) -> float | None:
+    """When a schedule ticks next, if what was sourced is a tick; of a delayed task the server
+    says `purge`. A client cannot say so: the server refuses it."""
+    said = _NEXT.search(headers)
+    return None if said is None or said[1] == b"purge" else epoch(said[1].decode())

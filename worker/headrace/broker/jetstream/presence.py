@@ -15,6 +15,7 @@ from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, EndpointStats, Service, ServiceConfig
 
 from headrace.broker.jetstream.connection import NatsConnection
+from headrace.broker.jetstream.rights import access_denied
 from headrace.broker.port import ControlCallback, WorkerFacts
 from headrace.jsondata import dumps, loads
 from headrace.wire import QueueNames
@@ -75,6 +76,7 @@ async def announce(
                 name=verb, subject=names.worker(worker_id, verb), handler=_handler(callback)
             )
         )
+    await connection.flush()  # who asks from now on gets an answer
     return Announcement(service)
 
 
@@ -82,7 +84,9 @@ def _handler(callback: ControlCallback) -> Any:
     async def handle(request: Request) -> None:
         try:
             body = loads(request.data) if request.data else {}
-            answer = await callback(body if isinstance(body, dict) else {})
+            if not isinstance(body, dict):
+                raise ValueError(f"{body!r:.80} is not an object")
+            answer = await callback(body)
         except Exception as error:
             log.exception("a control request failed")
             await request.respond_error("500", type(error).__name__)
@@ -102,15 +106,26 @@ async def ask_workers(
     async def receive(msg: Msg) -> None:
         answers.put_nowait(msg)
 
+    question = f"$SRV.STATS.{names.service}"
+    denied = False
+
+    def refused(subject: str) -> None:
+        nonlocal denied
+        denied = denied or subject == question.lower()
+
     subscription = await connection.subscribe(inbox, receive)
     found: dict[str, dict[str, Any]] = {}
+    connection.rights.on_denied.append(refused)
     try:
-        await connection.publish(f"$SRV.STATS.{names.service}", b"", inbox)
+        await connection.publish(question, b"", inbox)
         wait = FIRST_ANSWER
         while expect is None or len(found) < expect:
             try:
-                msg = await asyncio.wait_for(answers.get(), wait)
+                async with asyncio.timeout(wait):
+                    msg = await answers.get()
             except TimeoutError:
+                if denied:
+                    raise access_denied("publish", question) from None
                 break
             if not msg.data:  # 503: nobody serves this queue
                 break
@@ -120,6 +135,7 @@ async def ask_workers(
                 if endpoint.get("name") == _FACTS_ENDPOINT and endpoint.get("data"):
                     found[answer["id"]] = endpoint["data"]
     finally:
+        connection.rights.on_denied.remove(refused)
         try:
             await subscription.unsubscribe()
         except (nats.errors.Error, OSError):

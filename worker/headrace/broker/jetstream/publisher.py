@@ -8,32 +8,48 @@ by one timer for all, so that a publish costs no timer of its own.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable
+from collections.abc import Callable
 
-from nats.aio.msg import Msg
+from pydantic_core import from_json
 
 from headrace.broker.jetstream.connection import ApiError, NatsConnection
-from headrace.errors import BrokerUnavailable
+from headrace.broker.jetstream.rights import access_denied
+from headrace.broker.port import Stored
+from headrace.errors import BrokerUnavailable, PayloadTooLarge
 
 PUBLISH_TIMEOUT = 10.0  # seconds until an unanswered publish is given up
 _RESEND_AFTER = 3.0  # an answer lost with its leader does not come: ask again
 _MAX_UNDER_WAY = 8_192
 _TICK = 0.1
+_IN_PROCESS = 10158  # what was sent again is being stored: its answer is still to come
+_LAST_ANSWERS = 1.0  # seconds that a stop waits for the answers to what was sent
 
-Headers = dict[str, str]
+Refusal = Callable[[ApiError], Exception]
+"""What a refusal of the server's means to who published."""
 
 
 class _Entry:
-    __slots__ = ("body", "deadline", "future", "headers", "resend_at", "subject")
+    __slots__ = ("body", "deadline", "future", "headers", "refusal", "resend_at", "subject")
 
     def __init__(
-        self, future: asyncio.Future[tuple[int, bool]], subject: str, body: bytes, headers: Headers
+        self,
+        future: asyncio.Future[Stored],
+        subject: str,
+        body: bytes,
+        headers: bytes,
+        refusal: Refusal,
+        now: float,
     ) -> None:
         self.future, self.subject, self.body, self.headers = future, subject, body, headers
-        now = future.get_loop().time()
+        self.refusal = refusal
         self.deadline = now + PUBLISH_TIMEOUT
         self.resend_at = now + _RESEND_AFTER
+
+    def fail(self, error: Exception) -> None:
+        """End it with this error; nobody may be waiting, so it is not one of its own."""
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()
 
 
 class Publisher:
@@ -41,7 +57,6 @@ class Publisher:
 
     def __init__(self, connection: NatsConnection) -> None:
         self._connection = connection
-        self._nc = connection.nc
         self._entries: dict[str, _Entry] = {}
         self._next = 0
         self._inbox = ""
@@ -52,51 +67,70 @@ class Publisher:
 
     async def start(self) -> None:
         """Subscribe to the acknowledgements."""
-        inbox = self._nc.new_inbox()
-        await self._connection.subscribe(f"{inbox}.*", self._receive)
+        inbox = self._connection.nc.new_inbox()
+        await self._connection.subscribe_direct(f"{inbox}.*", self._receive)
         self._inbox = inbox + "."
         self._connection.on_reconnect.append(self._resend_all)
+        self._connection.rights.on_denied.append(self._denied)
 
-    def stop(self) -> None:
-        """Give up what is under way."""
+    async def stop(self) -> None:
+        """Let the answers under way come, for a moment, then give them up: who submitted should
+        hear that the task is stored, not that it may be."""
+        under_way = [entry.future for entry in self._entries.values()]
+        if under_way and self._connection.nc.is_connected:
+            await asyncio.wait(under_way, timeout=_LAST_ANSWERS)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         for entry in self._entries.values():
-            if not entry.future.done():
-                entry.future.set_exception(BrokerUnavailable("the connection was closed"))
-                entry.future.exception()  # nobody may be waiting: not an error of its own
+            entry.fail(BrokerUnavailable("the connection was closed"))
         self._entries.clear()
+        self._room.set()
         for task in self._resending:
             task.cancel()
 
     async def send(
-        self, subject: str, body: bytes, headers: Headers
-    ) -> Awaitable[tuple[int, bool]]:
-        """Send; the awaitable gives the stream sequence and whether it was a duplicate.
+        self, subject: str, body: bytes, headers: bytes, refusal: Refusal
+    ) -> asyncio.Future[Stored]:
+        """Send, with a block as `header_block` makes it; the future ends when it is stored.
 
-        It raises `ApiError` for a refusal and `BrokerUnavailable` after PUBLISH_TIMEOUT.
+        It raises what `refusal` makes of a refusal, and `BrokerUnavailable` after PUBLISH_TIMEOUT.
         """
-        while len(self._entries) >= _MAX_UNDER_WAY:
+        nc = self._connection.nc
+        while len(self._entries) >= _MAX_UNDER_WAY and not nc.is_closed:
             self._room.clear()
             await self._room.wait()
-        future: asyncio.Future[tuple[int, bool]] = asyncio.get_running_loop().create_future()
+        if nc.is_closed:
+            raise BrokerUnavailable("the connection was closed")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Stored] = loop.create_future()
         self._next += 1
         token = str(self._next)
-        self._entries[token] = _Entry(future, subject, body, headers)
+        self._entries[token] = _Entry(future, subject, body, headers, refusal, loop.time())
         if self._timer is None:
-            self._timer = future.get_loop().call_later(_TICK, self._tick)
-        if self._nc.is_connected:
-            await self._connection.publish(subject, body, self._inbox + token, headers)
+            self._timer = loop.call_later(_TICK, self._tick)
+        if nc.is_connected:
+            try:
+                self._connection.send_now(subject, self._inbox + token, headers, body)
+            except PayloadTooLarge:  # the server's limit fell since it was asked for
+                self._entries.pop(token, None)
+                raise
+            if nc.congested:
+                await nc.drained()
         # else: sent by the reconnect, rather than from nats-py's bounded buffer
         return future
 
-    async def _receive(self, msg: Msg) -> None:
-        token = msg.subject[len(self._inbox) :]
+    def _receive(self, subject: str, _: str, data: bytes, headers: bytes) -> None:
+        token = subject[len(self._inbox) :]
         entry = self._entries.get(token)
         if entry is None:
             return
-        if msg.headers:  # 503: no stream listens on the subject, or it has no leader just now
+        if headers:  # 503: no stream listens on the subject, or it has no leader just now
+            entry.resend_at = entry.future.get_loop().time() + 0.2
+            return
+        answer = from_json(data)
+        error = answer.get("error")
+        if error is not None and error.get("err_code") == _IN_PROCESS:
             entry.resend_at = entry.future.get_loop().time() + 0.2
             return
         del self._entries[token]
@@ -104,13 +138,17 @@ class Publisher:
             self._room.set()
         if entry.future.done():
             return
-        answer = json.loads(msg.data)
-        error = answer.get("error")
         if error is None:
-            entry.future.set_result((answer["seq"], answer.get("duplicate", False)))
+            entry.future.set_result(Stored(answer["seq"], answer.get("duplicate", False)))
         else:
             code = error.get("err_code", error.get("code", 0))
-            entry.future.set_exception(ApiError(code, error.get("description", "")))
+            entry.fail(entry.refusal(ApiError(code, error.get("description", ""))))
+
+    def _denied(self, subject: str) -> None:
+        for token, entry in [*self._entries.items()]:
+            if entry.subject.lower() == subject:
+                del self._entries[token]
+                entry.fail(access_denied("publish", entry.subject))
 
     def _tick(self) -> None:
         self._timer = None
@@ -127,11 +165,11 @@ class Publisher:
                 del self._entries[token]
             elif entry.deadline <= now:
                 del self._entries[token]
-                entry.future.set_exception(self._gave_up())
+                entry.fail(self._gave_up())
             else:
                 entry.resend_at = now + _RESEND_AFTER
                 again.append((token, entry))
-        if again and self._nc.is_connected:
+        if again and self._connection.nc.is_connected:
             self._resend(again)
         if not self._room.is_set() and len(self._entries) < _MAX_UNDER_WAY:
             self._room.set()
@@ -139,7 +177,7 @@ class Publisher:
             self._timer = loop.call_later(_TICK, self._tick)
 
     def _gave_up(self) -> BrokerUnavailable:
-        where = "the server is not reachable" if not self._nc.is_connected else "no stream answers"
+        where = self._connection.trouble or "no stream answers"
         return BrokerUnavailable(
             f"not stored within {PUBLISH_TIMEOUT:g} s: {where}",
             hint="It may have been stored: repeat it with the same id",
@@ -157,8 +195,13 @@ class Publisher:
         for token, entry in entries:
             if token in self._entries and not entry.future.done():
                 try:
-                    await self._connection.publish(
-                        entry.subject, entry.body, self._inbox + token, entry.headers
+                    self._connection.send_now(
+                        entry.subject, self._inbox + token, entry.headers, entry.body
                     )
+                    if self._connection.nc.congested:
+                        await self._connection.nc.drained()
+                except PayloadTooLarge as error:  # the server behind a reconnect takes less
+                    self._entries.pop(token, None)
+                    entry.fail(error)
                 except BrokerUnavailable:
                     return  # the next reconnect or tick tries again

@@ -5,11 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.broker.jetstream.connection import ApiError, NatsConnection
-from headrace.broker.port import QueueSettings
-from headrace.errors import BrokerError
+from headrace.broker.port import MAX_COPIES, QueueSettings
+from headrace.errors import BrokerError, BrokerUnavailable
 from headrace.wire import LEVEL_NAMES, Lane, QueueNames
 
 NS = 1_000_000_000
+
+
+class StreamMissing(BrokerError):
+    """There is no such stream."""
+
+
+class NoStorage(BrokerError):
+    """The server or the account has less room than the stream is to have."""
+
 
 MAX_CONSUMERS = 5_000
 """Of the work stream: 4 a tag. 2.15 limits a stream to 1,000 unless a number is given."""
@@ -17,9 +26,11 @@ MAX_WAITING = 20_000
 """Parked pulls of a consumer: cannot be raised later, so it is ample from the start."""
 LATER_CONSUMER = "work"
 
+# error codes of the JetStream API
+STREAM_NOT_FOUND = 10059
+CONSUMER_NOT_FOUND = 10014
+_NO_STORAGE = 10047
 _NAME_IN_USE = 10058  # a stream of this name with another configuration
-_STREAM_NOT_FOUND = 10059
-_CONSUMER_NOT_FOUND = 10014
 _CONSUMER_EXISTS = (10148, 10105, 10013)
 
 
@@ -32,6 +43,7 @@ def work_config(names: QueueNames, settings: QueueSettings) -> dict[str, Any]:
         "retention": "workqueue",
         "discard": "new",
         "max_msgs": settings.max_size,
+        "max_msgs_per_subject": MAX_COPIES,
         "max_consumers": MAX_CONSUMERS,
         "duplicate_window": int(settings.dedupe_window * NS),
         "storage": "file",
@@ -45,8 +57,8 @@ def later_config(names: QueueNames, settings: QueueSettings) -> dict[str, Any]:
     """The stream of schedules and of what they fire."""
     return {
         "name": names.later_stream,
-        "description": f"Headrace queue {names.queue}: delayed tasks and retries",
-        "subjects": [f"{names.later}*", f"{names.due}>"],
+        "description": f"Headrace queue {names.queue}: delayed tasks, retries, schedules",
+        "subjects": [f"{names.later}*", f"{names.due}>", f"{names.cron}*"],
         "retention": "workqueue",
         "max_msgs_per_subject": 1,
         "duplicate_window": int(settings.dedupe_window * NS),
@@ -98,6 +110,23 @@ def state_config(names: QueueNames, settings: QueueSettings) -> dict[str, Any]:
     }
 
 
+def blob_config(names: QueueNames, limit: int, replicas: int) -> dict[str, Any]:
+    """The object store, as NATS defines it; here every message has its own TTL."""
+    return {
+        "name": names.blob_stream,
+        "description": f"Headrace queue {names.queue}: blobs",
+        "subjects": [f"{names.blobs}C.>", f"{names.blobs}M.>"],
+        "retention": "limits",
+        "discard": "new",
+        "max_bytes": limit,
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "allow_msg_ttl": True,
+    }
+
+
 def lane_consumer(names: QueueNames, lane: Lane, settings: QueueSettings) -> dict[str, Any]:
     """The durable pull consumer of a lane."""
     return {
@@ -121,7 +150,7 @@ async def ensure_stream(connection: NatsConnection, config: dict[str, Any]) -> d
     try:
         answer = await connection.api(f"STREAM.INFO.{name}")
     except ApiError as error:
-        if error.code != _STREAM_NOT_FOUND:
+        if error.code != STREAM_NOT_FOUND:
             raise refused(f"stream {name}", error) from error
         try:
             answer = await connection.api(f"STREAM.CREATE.{name}", config, needs_level=True)
@@ -149,7 +178,7 @@ async def ensure_consumer(
     try:
         answer = await connection.api(f"CONSUMER.INFO.{stream}.{name}")
     except ApiError as error:
-        if error.code != _CONSUMER_NOT_FOUND:
+        if error.code != CONSUMER_NOT_FOUND:
             raise refused(f"consumer {name} of {stream}", error) from error
         answer = await put_consumer(connection, stream, config, "create")
     found: dict[str, Any] = answer["config"]
@@ -195,10 +224,24 @@ async def _paged(
         except ApiError as error:
             raise refused(call, error) from error
         if page.get("missing"):
-            raise BrokerError(f"{call}: no answer for {', '.join(page['missing'])[:200]}")
+            raise BrokerUnavailable(f"{call}: no answer for {', '.join(page['missing'])[:200]}")
         rows += page.get(field) or []
         if len(rows) >= page["total"] or not page.get(field):
             return rows
+
+
+async def purge(
+    connection: NatsConnection, stream: str, subject: str, seq: int | None = None
+) -> int:
+    """Remove the messages of a subject, with `seq` up to that one; how many there were."""
+    body: dict[str, Any] = {"filter": subject}
+    if seq is not None:
+        body["seq"] = seq + 1
+    try:
+        answer = await connection.api(f"STREAM.PURGE.{stream}", body)
+    except ApiError as error:
+        raise refused(f"stream {stream}", error) from error
+    return int(answer.get("purged", 0))
 
 
 def raised(config: dict[str, Any], settings: QueueSettings) -> bool:
@@ -211,9 +254,11 @@ def raised(config: dict[str, Any], settings: QueueSettings) -> bool:
 
 def refused(what: str, error: ApiError) -> BrokerError:
     """A typed error for a refusal of the JetStream API."""
-    if error.code == _STREAM_NOT_FOUND:
-        return BrokerError(
-            f"{what} does not exist",
+    if error.code == STREAM_NOT_FOUND:
+        return StreamMissing(
+            f"{what}: its stream does not exist",
             hint="A client or a worker of the queue makes it when it starts",
         )
+    if error.code == _NO_STORAGE:
+        return NoStorage(f"JetStream has no room for {what}: {error.text}")
     return BrokerError(f"JetStream refused {what}: {error.text} ({error.code})")

@@ -1,0 +1,127 @@
+"""Look before the start: what is already known of a task that may have been started before.
+
+A task that came a first time straight from its submitter starts at once. One that was delivered
+before, or came by way of *later*, starts only after its record was read: somebody may have
+finished it, or may have died running it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from enum import Enum
+
+from headrace.broker.port import Broker, BrokerQueue, Delivery
+from headrace.errors import BrokerError
+from headrace.task import TaskStatus
+from headrace.wire import Envelope, Record, Undecodable, decode_record
+
+log = logging.getLogger("headrace.worker")
+
+_HOLDER_ANSWERS_WITHIN = 0.5  # seconds
+MAX_LOST_WORKERS = 3
+"""A task whose workers died this often, one after the other, becomes a dead letter."""
+ALONE_FROM = 2
+"""A task that lost this many workers runs alone in its worker, so that a neighbour which was only
+there when they died is not blamed again."""
+
+
+class Verdict(Enum):
+    """What to do with a delivered task."""
+
+    START = "start"
+    DROP = "drop"  # it has ended, or a later attempt has taken its place: acknowledge
+    GIVE_UP = "give up"  # its workers die: a dead letter
+    HELD = "held"  # the worker that lost its lease lives and runs it: hand it back
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A verdict, and what the next record replaces."""
+
+    verdict: Verdict
+    expected: int
+    lost: int = 0
+    record: Record | None = None
+
+
+def needs_look(delivery: Delivery, ack_wait: float, now: float) -> bool:
+    """Whether the task may have been started before.
+
+    A delivery count above 1 is a hand-back as long as the task is younger than any lease.
+    """
+    if delivery.sourced:
+        return True
+    return delivery.deliveries > 1 and now - delivery.stored_at >= 0.9 * ack_wait
+
+
+def judge(task: Envelope, record: Record | None, seq: int, redelivered: bool) -> Seen:
+    """The verdict on a task, given its record (with sequence `seq`) and whether it is redelivered
+    after a time in which a lease may have lapsed."""
+    attempt = task.retry_count + 1
+    if record is None:
+        # Delivered before and never recorded: presumed started and lost, once.
+        return Seen(Verdict.START, task.after, 1 if redelivered else 0)
+    if record.is_final:
+        if task.after and task.after == seq:
+            return Seen(Verdict.START, seq)  # a replay: this is the failure that it supersedes
+        return Seen(Verdict.DROP, seq, record=record)
+    if record.attempt > attempt:
+        # The next attempt has its place, unless the worker died between its record and its
+        # schedule: `look` asks which.
+        verdict = Verdict.START if redelivered else Verdict.DROP
+        return Seen(verdict, seq, record.lost, record)
+    if record.attempt < attempt:
+        return Seen(Verdict.START, seq)
+    if record.status is not TaskStatus.RUNNING:
+        return Seen(Verdict.START, seq, record.lost)  # handed back, or between two attempts
+    lost = record.lost + 1
+    verdict = Verdict.GIVE_UP if lost >= MAX_LOST_WORKERS else Verdict.START
+    return Seen(verdict, seq, lost, record)
+
+
+async def look(broker: Broker, queue: BrokerQueue, delivery: Delivery, task: Envelope) -> Seen:
+    """Read the record and judge."""
+    stored = await queue.read_record(task.id)
+    record, seq = None, 0
+    if stored is not None:
+        seq = stored.seq
+        try:
+            record = decode_record(stored.body)
+        except Undecodable:
+            record = None  # written by nobody of ours: replaced by the next one
+    redelivered = (
+        delivery.deliveries > 1
+        and time.time() - delivery.stored_at >= 0.9 * queue.settings.ack_wait
+    )
+    seen = judge(task, record, seq, redelivered)
+    if seen.verdict is not Verdict.DROP and redelivered and await _replaced(queue, delivery, task):
+        return Seen(Verdict.DROP, seen.expected)
+    if seen.verdict is not Verdict.DROP and redelivered and await _held(broker, queue, task.id):
+        return Seen(Verdict.HELD, seen.expected)
+    if record is None and stored is not None:
+        return Seen(seen.verdict, seq, seen.lost)
+    return seen
+
+
+async def _held(broker: Broker, queue: BrokerQueue, task_id: str) -> bool:
+    """Whether a worker says that it runs this task: an outage ends leases and not workers, and
+    what it left alive is neither lost nor to be run a second time beside itself."""
+    try:
+        return bool(await broker.request(queue.names.holds(task_id), b"", _HOLDER_ANSWERS_WITHIN))
+    except BrokerError as error:  # also a missing right: then the lease alone decides
+        log.debug("nobody could be asked who runs %s: %s", task_id, error)
+        return False
+
+
+async def _replaced(queue: BrokerQueue, delivery: Delivery, task: Envelope) -> bool:
+    """Whether a later message of this task is on its way: its worker died between scheduling the
+    next attempt and acknowledging this one."""
+    later = await queue.find_scheduled(task.id)
+    # The due copy that this message was made of stays for a moment: it is no other attempt, and
+    # who took it for one dropped both.
+    if later is not None and later.body != delivery.body:
+        return True
+    newest = await queue.find(task.id, delivery.lane)  # attempts stay in their lane
+    return newest is not None and newest.seq > delivery.seq
