@@ -1,0 +1,139 @@
+"""Turns of the dispatcher that come too rarely on a server: here they are scripted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from headrace.broker.port import (
+    NO_MESSAGES,
+    Delivery,
+    DeliveryCallback,
+    QueueSettings,
+    StatusCallback,
+)
+from headrace.runtime.dispatch import SHARE, Dispatcher
+from headrace.wire import Lane, lanes
+
+LANES = lanes()
+CRITICAL, HIGH, NORMAL, LOW = range(4)
+LIMIT = 60.0
+
+
+class Script:
+    """A queue and its consumer: every pull is answered by `answer(lane, batch)`."""
+
+    settings = QueueSettings()
+
+    def __init__(self) -> None:
+        self.answer: Callable[[int, int], None] = lambda lane, _: self.none(lane)
+        self.naks: list[str] = []
+        self.parked: list[int] = []
+        self._moved = asyncio.Event()
+
+    def none(self, lane: int) -> None:
+        self._status(lane, False, NO_MESSAGES)
+
+    def give(self, lane: int, name: str, *, parked: bool = False, age: float = 0.0) -> None:
+        stored_at, now = time.time() - age, time.monotonic()
+        self._deliver(
+            lane, Delivery(LANES[lane], name, "", b"", 1, stored_at, 1, 9, False, "", now), parked
+        )
+
+    async def consumer(
+        self, _: Sequence[Lane], deliver: DeliveryCallback, status: StatusCallback
+    ) -> Script:
+        self._deliver, self._status = deliver, status
+        return self
+
+    async def pull(self, lane: int, batch: int) -> None:
+        self.answer(lane, batch)
+        asyncio.get_running_loop().call_soon(self._moved.set)
+
+    async def park(self, lane: int, _: float) -> None:
+        self.parked.append(lane)
+        self._moved.set()
+
+    async def nak(self, delivery: Delivery, delay: float = 0.0) -> None:
+        self.naks.append(delivery.task_id)
+        self._moved.set()
+
+    async def close(self) -> None:
+        pass
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Let the dispatcher work until this holds."""
+        async with asyncio.timeout(5):
+            while not condition():
+                self._moved.clear()
+                await self._moved.wait()
+
+
+def dispatcher(script: Script, slots: int) -> tuple[Dispatcher, list[str]]:
+    """One in which every level below the top is due to be looked at, and what it started."""
+    started: list[str] = []
+    made = Dispatcher(
+        script, LANES, slots, lambda delivery: started.append(delivery.task_id), LIMIT
+    )  # type: ignore[arg-type]
+    made._since = [SHARE] * len(LANES)
+    return made, started
+
+
+async def test_a_parked_pull_that_is_answered_while_a_low_level_is_asked() -> None:
+    """The loop went round for ever without a turn for anybody else."""
+    script = Script()
+    made, started = dispatcher(script, slots=2)
+    made._parked[CRITICAL] = time.monotonic() + 30
+
+    def answer(lane: int, _: int) -> None:
+        if lane == LOW and not started:
+            script.give(CRITICAL, "critical", parked=True)
+        script.none(lane)
+
+    script.answer = answer
+    await made.open()
+    await script.until(lambda: set(script.parked) == {CRITICAL, HIGH, NORMAL, LOW})
+    await made.close()
+    assert started == ["critical"]
+
+
+async def test_what_comes_while_the_last_slot_goes_to_a_starving_level_is_handed_back() -> None:
+    """It was kept until the slot came free, and nobody else could run it."""
+    script = Script()
+    made, started = dispatcher(script, slots=1)
+    made._parked[CRITICAL] = time.monotonic() + 30
+
+    def answer(lane: int, _: int) -> None:
+        if lane == NORMAL:
+            script.give(CRITICAL, "critical", parked=True)
+            script.give(NORMAL, "starving", age=LIMIT + 1)
+        else:
+            script.none(lane)
+
+    script.answer = answer
+    await made.open()
+    await script.until(lambda: started and script.naks)
+    await made.close()
+    assert started == ["starving"]
+    assert script.naks == ["critical"]
+
+
+async def test_a_level_whose_head_is_young_is_only_looked_at() -> None:
+    script = Script()
+    made, started = dispatcher(script, slots=1)
+
+    def answer(lane: int, _: int) -> None:
+        if lane == NORMAL:
+            script.give(NORMAL, "young", age=LIMIT - 5)
+        elif lane == CRITICAL:
+            script.give(CRITICAL, "critical")
+        else:
+            script.none(lane)
+
+    script.answer = answer
+    await made.open()
+    await script.until(lambda: started)
+    await made.close()
+    assert started == ["critical"]
+    assert script.naks == ["young"]
