@@ -1,0 +1,1 @@
+"""What is decided, without a cluster: frozen values in, frozen values out."""

@@ -1,0 +1,29 @@
+// CoreDNS with the plugins that kubeadm's Corefile names and no others (no cloud SDKs).
+package main
+
+import (
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
+	_ "github.com/coredns/coredns/plugin/cache"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/forward"
+	_ "github.com/coredns/coredns/plugin/health"
+	_ "github.com/coredns/coredns/plugin/hosts"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/loadbalance"
+	_ "github.com/coredns/coredns/plugin/log"
+	_ "github.com/coredns/coredns/plugin/loop"
+	_ "github.com/coredns/coredns/plugin/metrics"
+	_ "github.com/coredns/coredns/plugin/ready"
+	_ "github.com/coredns/coredns/plugin/reload"
+	_ "github.com/coredns/coredns/plugin/rewrite"
+)
+
+func main() {
+	// the order is CoreDNS's own: it is the order in which a query passes them
+	dnsserver.Directives = []string{
+		"reload", "ready", "health", "prometheus", "errors", "log", "cache", "rewrite", "loadbalance",
+		"hosts", "kubernetes", "loop", "forward",
+	}
+	coremain.Run()
+}
