@@ -1,0 +1,1 @@
+"""How the cost grows with waiting tasks, queues and workers: `python -m benchmarks.curves`."""

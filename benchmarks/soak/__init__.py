@@ -1,0 +1,1 @@
+"""Half an hour at half the drain rate: `python -m benchmarks.soak`."""
