@@ -143,7 +143,7 @@ async def _with_skew(url: str, queue_name: str, path: Path, skew: float) -> None
             for _ in range(5):
                 (delivery,) = await taker.take()
                 await queue.nak(delivery)
-        async with Fleet(journal, config, 1) as fleet:
+        async with Fleet(journal, config, 2) as fleet:  # one is up while the other starts again
             assert await finals.of([bounced.id]) == {bounced.id: ["completed"]}
             poison = await client.submit_async("die", {"after": 0.1})
             assert await finals.of([poison.id]) == {poison.id: ["failed"]}
