@@ -125,7 +125,7 @@ def test_c33_pods_stuck_in_terminating_hold_nothing_up(
         pool.until_condition("Draining", "True", "StuckTerminating", seconds=50)
         until(
             lambda: all(name in pool.condition("Draining")["message"] for name in stuck),
-            20,
+            60,  # the next look at a pool at rest
             what="both are named",
         )
         pool.until_size(0, seconds=40)

@@ -42,6 +42,18 @@ def test_successive_runs_that_never_stop_it(served: Served) -> None:
     assert {each.category for each in caught} <= {ResourceWarning}
 
 
+async def test_a_stream_that_was_left_early_does_not_connect_a_stopped_client(
+    served: Served,
+) -> None:
+    """Python closes a left generator by a task of its own, which may come after the stop."""
+    async with Client(served.url, served.queue) as client:
+        async for _ in client.stream("hold", 1):
+            break
+    assert await asyncio.to_thread(served.cancelled.wait, 20)
+    await asyncio.sleep(0.2)  # the other connection's end
+    assert not client.connected
+
+
 def test_twenty_threads_with_a_loop_each(served: Served) -> None:
     client = Client(served.url, served.queue)
     together = threading.Barrier(20)

@@ -82,6 +82,63 @@ async def test_a_dead_letter_is_replayed_once_and_supersedes_the_record(bench: B
         await bench.client.replay(task.id)
 
 
+async def test_a_replayed_task_has_its_retries_again(bench: Bench) -> None:
+    """The next attempt of the replayed task had the message id of the first one's next attempt:
+    within the window of duplicates it was dropped, and the task was gone."""
+    worker = bench.worker()
+    started: list[int] = []
+
+    @worker.handler("flaky", retries=1, backoff=QUICK)
+    async def flaky(data: None, *, ctx: Context = CONTEXT) -> str:
+        started.append(ctx.attempt)
+        if len(started) < 4:
+            raise ValueError("down")
+        return "up"
+
+    await worker.start()
+    task = await bench.client.submit_async("flaky")
+    assert (await bench.client.wait_for(task.id)).status is TaskStatus.FAILED
+    await bench.client.replay(task.id)
+
+    async def completed() -> bool:
+        found = await bench.client.get_task(task.id)
+        return found is not None and found.status is TaskStatus.COMPLETED
+
+    await until(completed)
+    assert started == [1, 2, 1, 2]
+
+
+async def test_a_letter_is_replayed_again_when_its_record_has_expired(bench: Bench) -> None:
+    """Without a record both replays had one message id: the second was dropped with its letter."""
+    worker = bench.worker()
+    starts = 0
+
+    @worker.handler("broken")
+    async def broken(data: None) -> None:
+        nonlocal starts
+        starts += 1
+        raise ValueError("down")
+
+    async def expired() -> bool:
+        return (
+            await bench.client.get_task(task.id) is None
+            and len(await bench.client.dead_letters()) == 1
+        )
+
+    await worker.start()
+    task = await bench.client.submit_async("broken", result_ttl=1)
+    for expected in (1, 2, 3):
+        await until(expired)
+        assert starts == expected
+        if expected < 3:
+            await bench.client.replay(task.id)
+
+            async def failed(expected: int = expected) -> bool:
+                return starts == expected + 1
+
+            await until(failed)
+
+
 async def test_a_timeout_ends_as_timeout_after_its_retries(bench: Bench) -> None:
     worker = bench.worker()
     started: list[float] = []

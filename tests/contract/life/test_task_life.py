@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tests.contract.life.conftest import Bench, until
 from headrace import (
     CONTEXT,
     Backoff,
+    BrokerUnavailable,
     Client,
     Context,
     InvalidData,
@@ -133,6 +135,25 @@ async def test_cancel_waiting_delayed_running_and_ended(bench: Bench) -> None:
     with pytest.raises(TaskNotFound):
         await client.cancel_task("task-unknown")
     assert (await client.depth()).messages == 0
+
+
+async def test_a_cancel_that_was_interrupted_is_completed_by_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record was there and its message too: who cancelled again was told that it is cancelled,
+    and then its handler ran."""
+    task = await bench.client.submit_async("work")
+    _, queue = await bench.client.link()
+
+    async def fails(_: object, task_id: str) -> None:
+        raise BrokerUnavailable("the server restarts just here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(queue), "remove", fails)
+        with pytest.raises(BrokerUnavailable):
+            await bench.client.cancel_task(task.id)
+    assert (await bench.client.cancel_task(task.id)).status is TaskStatus.CANCELLED
+    assert (await bench.client.depth()).messages == 0
 
 
 async def test_cancel_races_with_the_end_and_one_of_them_wins(bench: Bench) -> None:
@@ -282,6 +303,40 @@ async def test_a_result_expires_and_a_wait_says_so(bench: Bench) -> None:
     waiting = await bench.client.submit_async("nobody", {}, delay=60)
     with pytest.raises(WaitTimeout):
         await bench.client.wait_for(waiting.id, timeout=0.1)
+
+
+@pytest.mark.parametrize("ends", ["resumed", "lapsed"])
+async def test_a_drain_that_ends_during_a_stop_gives_no_task_to_it(bench: Bench, ends: str) -> None:
+    worker = bench.worker(graceful_shutdown_timeout=10)
+    started: list[str] = []
+    release = asyncio.Event()
+
+    @worker.handler("work")
+    async def work(name: str) -> None:
+        started.append(name)
+        await release.wait()
+
+    await worker.start()
+    await bench.client.submit_async("work", "first")
+
+    async def runs() -> bool:
+        return started == ["first"]
+
+    await until(runs)
+    stop = asyncio.create_task(worker.stop())
+    await asyncio.sleep(0.1)
+    broker, queue = await bench.client.link()
+    seconds = 60 if ends == "resumed" else 0.3
+    await broker.request(
+        queue.names.worker(worker.info.id, "drain"), json.dumps({"seconds": seconds}).encode(), 5
+    )
+    if ends == "resumed":
+        await broker.request(queue.names.worker(worker.info.id, "resume"), b"", 5)
+    await bench.client.submit_async("work", "second")
+    await asyncio.sleep(1.5)  # nothing tells that nothing happens; a lapse is seen once a second
+    assert started == ["first"]
+    release.set()
+    await stop
 
 
 async def test_a_stop_hands_back_and_another_worker_goes_on(bench: Bench) -> None:

@@ -9,6 +9,7 @@ from tests.support.nats_servers import NatsProcess
 from tests.support.recorder import NORMAL, MakeQueue, OpenBroker, Recorder, depth_when, put
 
 from headrace.broker.connect import make_broker
+from headrace.broker.jetstream.acks import HOLD
 from headrace.broker.port import QueueSettings
 
 TASKS = 1_500
@@ -38,6 +39,20 @@ async def test_what_was_acknowledged_is_gone_a_moment_later(make_queue: MakeQueu
         for delivery in await taker.take(3):
             await queue.ack(delivery)
         await depth_when(queue, lambda depth: depth.messages == TASKS - 3, 10)
+
+
+async def test_what_a_redelivery_would_not_find_is_acknowledged_at_once(
+    make_queue: MakeQueue,
+) -> None:
+    """A record that lives for a second is gone by then: the task would run again."""
+    queue = await make_queue(ack_wait=60.0)
+    await put(queue, NORMAL, *(f"t{n}" for n in range(TASKS)))
+    async with Recorder(queue, NORMAL) as taker:
+        (delivery,) = await taker.take(1)
+        before = asyncio.get_running_loop().time()
+        await queue.ack(delivery, 1.0)
+        await depth_when(queue, lambda depth: depth.messages == TASKS - 1, 10)
+        assert asyncio.get_running_loop().time() - before < HOLD
 
 
 async def test_the_next_task_of_a_long_lane_is_never_the_streams_oldest(

@@ -29,6 +29,10 @@ from headrace import CONTEXT, Context, Coordinator
 from headrace.broker.port import QueueSettings
 app = Coordinator(queue="unused", settings=QueueSettings(ack_wait=3.0))
 
+while os.path.exists("slow"):  # it imports for a while
+    import time
+    time.sleep(0.05)
+
 @app.handler("work")
 async def work(data: dict, *, ctx: Context = CONTEXT) -> int:
     def note(event):
@@ -316,6 +320,52 @@ async def test_a_process_that_is_replaced_during_a_drain_stays_drained(crew: Cre
     await asyncio.sleep(1.0)  # nothing tells that nothing happens
     assert (await crew.client.depth()).messages == 2
     assert crew.journal.starts() == []
+
+
+async def test_a_process_that_is_starting_is_not_drained_yet_and_then_is(
+    crew: Crew, tmp_path: Path
+) -> None:
+    """It was left out: the crew said that it is drained and empty, and then a process of it came
+    up that took tasks."""
+    slow = tmp_path / "slow"
+    slow.touch()
+    os.kill((await crew.facts())["processes"][0]["pid"], signal.SIGKILL)
+
+    async def starting() -> bool:
+        first = (await crew.facts())["processes"][0]
+        return bool(first["starts"] == 2 and first["pid"])
+
+    await crew.until(starting)
+    await asyncio.sleep(0.5)  # it has its configuration by now
+    answer = await crew.tell("drain", seconds=60)
+    assert answer["current_tasks"] > 0  # nobody knows, and the operator must not lower the size
+    slow.unlink()
+
+    async def drained() -> bool:
+        return (await crew.info()).current_tasks == 0
+
+    await crew.until(drained)
+    await crew.submit(4, 0.0)
+    await asyncio.sleep(1.0)  # nothing tells that nothing happens
+    assert (await crew.client.depth()).messages == 4
+
+
+async def test_the_runs_of_all_processes_are_counted(crew: Crew) -> None:
+    """`targetWait` sizes a pool by them."""
+    await crew.results(await crew.submit(8, 0.2))
+
+    async def counted() -> bool:
+        runs, seconds = (await crew.facts())["runs"]["normal"]
+        return bool(runs == 8 and seconds >= 1.6)
+
+    await crew.until(counted)
+    os.kill((await crew.facts())["processes"][0]["pid"], signal.SIGKILL)
+
+    async def replaced() -> bool:
+        return [each["starts"] for each in (await crew.facts())["processes"]] == [2, 1]
+
+    await crew.until(replaced)
+    assert await counted()  # they do not fall
 
 
 async def test_processes_do_not_outlive_their_crew(crew: Crew) -> None:

@@ -11,6 +11,7 @@ outage for an empty answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -307,8 +308,12 @@ class BrokerQueue(Protocol):
     ) -> Consumer:
         """Receive tasks of these lanes. The callbacks must not block or raise."""
 
-    async def ack(self, delivery: Delivery) -> None:
-        """The task is settled: remove it. Not waited for."""
+    async def ack(self, delivery: Delivery, kept: float = math.inf) -> None:
+        """The task is settled: remove it. Not waited for.
+
+        `kept` is how many seconds its record lives: one that a redelivery would not find any more
+        must not be made likely.
+        """
 
     async def nak(self, delivery: Delivery, delay: float = 0.0) -> None:
         """Hand it back: it is delivered again after `delay` seconds, before new ones of its lane.

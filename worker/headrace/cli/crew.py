@@ -15,7 +15,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,7 @@ class Crew:
         info.current_tasks = sum(each.running for each in self._processes)
         info.total_completed = sum(each.total("total_completed") for each in self._processes)
         info.total_failed = sum(each.total("total_failed") for each in self._processes)
+        info.runs = _sum(each.runs for each in self._processes)
         if self.stopping or self._draining_until > time.monotonic():
             info.status = WorkerStatus.DRAINING
         else:
@@ -150,7 +151,7 @@ class Crew:
         await (until_it_answers(broker.connect) if self._patient else broker.connect())
         queue = broker.queue(self.queue, self._worker.settings or QueueSettings())
         await (until_it_answers(queue.ensure) if self._patient else queue.ensure())
-        starts = [each.start(0.0) for each in self._processes]
+        starts = [each.start(self._drain_left) for each in self._processes]
         for problem in await asyncio.gather(*starts, return_exceptions=True):
             if problem is not None:
                 raise problem
@@ -177,7 +178,7 @@ class Crew:
                 await asyncio.sleep(pause)
                 pause = min(_MOST_PAUSE, pause * 2)
                 try:
-                    await process.start(max(0.0, self._draining_until - time.monotonic()))
+                    await process.start(self._drain_left)
                     break
                 except (HeadraceError, OSError) as error:
                     log.error("%s", error)
@@ -226,6 +227,9 @@ class Crew:
 
     # --- orders ---
 
+    def _drain_left(self) -> float:
+        return max(0.0, self._draining_until - time.monotonic())
+
     async def _drain(self, seconds: float) -> None:
         self._draining_until = time.monotonic() + seconds
         await asyncio.gather(
@@ -235,6 +239,16 @@ class Crew:
     async def _resume(self) -> None:
         self._draining_until = 0.0
         await asyncio.gather(*(each.order({"do": "resume"}) for each in self._processes))
+
+
+def _sum(counts: Iterable[Mapping[str, tuple[int, float]]]) -> dict[str, tuple[int, float]]:
+    """`WorkerInfo.runs` of several."""
+    found: dict[str, tuple[int, float]] = {}
+    for each in counts:
+        for level, (runs, seconds) in each.items():
+            known = found.get(level, (0, 0.0))
+            found[level] = known[0] + runs, known[1] + seconds
+    return found
 
 
 async def serve_crew(app_name: str, options: Options, count: int) -> int:

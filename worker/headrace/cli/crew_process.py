@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from headrace.cli.serving import Options
@@ -35,6 +36,7 @@ class CrewProcess:
         self._listening: asyncio.Task[None] | None = None
         self._ready: asyncio.Event
         self._before = dict.fromkeys(_COUNTED, 0)  # by the processes that this one replaces
+        self._runs_before: dict[str, tuple[int, float]] = {}
         self._orders = 0
         self._asked: dict[int, asyncio.Future[None]] = {}
 
@@ -60,8 +62,18 @@ class CrewProcess:
         """Since the crew began."""
         return self._before[name] + int(self.facts.get(name, 0))
 
-    async def start(self, drain: float) -> None:
-        """Start it and wait until it works, drained for so many seconds.
+    @property
+    def runs(self) -> dict[str, tuple[int, float]]:
+        """`WorkerInfo.runs` since the crew began."""
+        found = dict(self._runs_before)
+        for level, (runs, seconds) in self.facts.get("runs", {}).items():
+            before = found.get(level, (0, 0.0))
+            found[level] = before[0] + runs, before[1] + seconds
+        return found
+
+    async def start(self, drain: Callable[[], float]) -> None:
+        """Start it and wait until it works, drained for so many seconds: asked for when it is
+        told, since an order that comes before finds nobody.
 
         Raises `HeadraceError` if it ends before.
         """
@@ -82,7 +94,7 @@ class CrewProcess:
             "app": self._app_name,
             "options": self.options._asdict(),
             "patient": self._patient,
-            "drain": drain,
+            "drain": drain(),
         }
         self._say(config)
         self._ready = asyncio.Event()
@@ -115,8 +127,8 @@ class CrewProcess:
 
     async def order(self, what: dict[str, Any]) -> None:
         """Tell it, and wait a moment until it has obeyed; not one that is just not there."""
-        if self._process is None or self._process.returncode is not None or not self.facts:
-            return
+        if self._process is None or self._process.returncode is not None or self._writer is None:
+            return  # one that is still loading its app obeys later, and counts as busy until then
         self._orders += 1
         answer = asyncio.get_running_loop().create_future()
         self._asked[self._orders] = answer
@@ -139,6 +151,7 @@ class CrewProcess:
             await self._listening  # its last words
         for name in _COUNTED:
             self._before[name] = self.total(name)
+        self._runs_before = self.runs
         self.facts = {}
         for asked in self._asked.values():
             if not asked.done():

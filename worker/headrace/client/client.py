@@ -112,6 +112,15 @@ class Client(Scheduling, HasBlobs):
         if self._shared is None:
             await link.broker.close()
 
+    async def cancel_at_last(self, task_id: str) -> None:
+        """`cancel_task` for a stream that may outlive this client's connection: one that was
+        stopped is not connected anew for good. Raises as `cancel_task`."""
+        if self._shared is not None or asyncio.get_running_loop() in self._links:
+            await self.cancel_task(task_id)
+            return
+        async with Client(self.url, self.queue, settings=self._settings, name=self._name) as other:
+            await other.cancel_task(task_id)
+
     async def __aenter__(self) -> Self:
         return await self.start()
 

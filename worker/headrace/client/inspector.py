@@ -101,6 +101,8 @@ class Inspector:
                 message[1].after == stored.seq
             )  # fmt: skip
             if record is not None and record.is_final and not superseded:
+                if record.status is TaskStatus.CANCELLED:  # who wrote it may have come no further
+                    await self._take_away(task_id, waits=message is not None)
                 result = result_of(record)
                 result.error = result.error or "Task already complete"
                 return result
@@ -136,14 +138,19 @@ class Inspector:
             if len(stored) < self._broker.max_payload - 1_024:
                 body = stored
         await self._queue.write_record(task_id, body, expected, ttl)
-        await self._queue.remove(task_id)
-        await self._broker.publish(self._queue.names.cancel(task_id), b"")
+        await self._take_away(task_id)
         if task is not None and task.reply:
             try:
                 await self._broker.publish(self._queue.names.reply(task.reply), reply)
             except BrokerError:
                 pass  # who waits reads the record
         return result_of(record)
+
+    async def _take_away(self, task_id: str, waits: bool = True) -> None:
+        """What follows the record of a cancel: nobody starts it, and who runs it stops."""
+        if waits:
+            await self._queue.remove(task_id)
+        await self._broker.publish(self._queue.names.cancel(task_id), b"")
 
     # --- dead letters ---
 
@@ -202,7 +209,8 @@ class Inspector:
         task.after = stored.seq if stored is not None else 0
         task.retry_count, task.error, task.due_at, task.unknown_since = 0, None, None, None
         body = encode_task(task)
-        answer = await self._queue.put_soon(lane, task_id, body, f"{task_id}.r{task.after}")
+        # Of the letter: its record may have expired, and that of its last failure too.
+        answer = await self._queue.put_soon(lane, task_id, body, f"{task_id}.r{found.seq}")
         await answer
         # Not one that the replayed task has left meanwhile.
         await self._drop(task_id, found)

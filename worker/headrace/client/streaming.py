@@ -120,7 +120,7 @@ class TaskStream:
         if sent.cancelled() or sent.exception() is not None or self.task is None:
             return
         try:
-            await self._client.cancel_task(task_id)
+            await self._client.cancel_at_last(task_id)
         except TaskNotFound:
             pass  # it has ended and expired
 

@@ -165,7 +165,7 @@ class Engine:
 
     def drain(self, seconds: float = DRAIN_LEASE) -> None:
         """Take no more tasks for so long; drain again to go on, `resume` to end it."""
-        if not self._draining_until and not self._stopping:
+        if not self._draining_until:  # also while it stops: `resume` takes back just this one
             self._dispatcher.hold()
         self._draining_until = time.monotonic() + seconds
         self._show()

@@ -100,7 +100,7 @@ class Settler:
             if dead:
                 await self._drop_dead_unless_failed(run)
             return None
-        await self._queue.ack(run.delivery)
+        await self._queue.ack(run.delivery, run.task.result_ttl)
         await self._reply(run.task, reply)
         return outcome.status
 
@@ -251,7 +251,9 @@ class Settler:
         if await self._write(run, stored, _while_running(task)) is None:
             return None
         try:
-            await self._schedule(task, body, f"{task.id}.{task.retry_count}")
+            # Of this message: one that is replayed counts its attempts from 1 again.
+            msg_id = f"{task.id}.{task.retry_count}.{run.delivery.seq}"
+            await self._schedule(task, body, msg_id)
         except PayloadTooLarge as error:  # the limit fell since: the record must not stay `queued`
             return await self._too_large_for_a_retry(run, outcome, error.size)
         await self._queue.ack(run.delivery)

@@ -9,7 +9,7 @@ being the oldest.
 
 So in a lane with many waiting tasks the newest acknowledgement is held until the next one of the
 lane, at most `HOLD` seconds. Whoever dies meanwhile leaves a task that is delivered again, and
-dropped for its final record. `HOLD` is below the shortest time that a record lives.
+dropped for its final record. The queue does not hold those whose record may be gone by then.
 """
 
 from __future__ import annotations

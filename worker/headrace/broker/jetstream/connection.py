@@ -150,6 +150,7 @@ class NatsConnection:
     async def _on_disconnect(self) -> None:
         if not self.nc.is_closed:
             self._lost = True
+            self.rights.forget()
             log.warning("disconnected from NATS, reconnecting")
 
     async def _on_reconnect(self) -> None:

@@ -65,6 +65,10 @@ class Rights:
                 callback(subject)
         return True
 
+    def forget(self) -> None:
+        """The connection has ended: the next one asks anew for what this one was refused."""
+        self._subscriptions, self._no_answers = [], ""
+
     def may_lack(self, subject: str) -> None:
         """Log no warning for this right: who lacks it goes on without."""
         self._warned.add(subject.lower().rpartition(".")[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -42,6 +43,7 @@ log = logging.getLogger("headrace.broker")
 
 _WRONG_SEQUENCE = (10071, 10164)
 _FULL = 10077
+_LEASES_KEPT = 2  # leases that a record should outlive for its acknowledgement to be held
 _MSG_ID = "Nats-Msg-Id"
 _NO_SUBJECTS = 10**9  # an offset behind the last one: only their number is wanted
 _RECORD_HEADERS = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\nNats-TTL: %d\r\n\r\n"
@@ -363,9 +365,12 @@ class JetStreamQueue:
         await consumer.start()
         return consumer
 
-    async def ack(self, delivery: Delivery) -> None:
+    async def ack(self, delivery: Delivery, kept: float = math.inf) -> None:
         """Settled."""
-        await self._acks.ack(delivery)
+        if kept < _LEASES_KEPT * self.settings.ack_wait:
+            await self._settle(delivery, b"+ACK")
+        else:
+            await self._acks.ack(delivery)
 
     async def nak(self, delivery: Delivery, delay: float = 0.0) -> None:
         """Handed back."""

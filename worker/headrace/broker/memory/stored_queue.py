@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -236,7 +237,7 @@ class MemoryQueue:
             MemoryConsumer(self._broker.world.loop, found, deliver, status, self._broker.forget)
         )
 
-    async def ack(self, delivery: Delivery) -> None:
+    async def ack(self, delivery: Delivery, kept: float = math.inf) -> None:
         """The task is settled. Nothing, if it is gone, or the broker closed: the lease ends."""
         if not self._broker.connected:
             return
