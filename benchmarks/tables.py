@@ -1,4 +1,4 @@
-"""The tables of docs/scale.md, from the figures of `benchmarks.curves`, `.soak` and `.fairness`.
+"""The tables of docs/benchmarks.md and docs/scale.md, from the figures that benchmarks wrote.
 
     python -m benchmarks.curves --json benchmarks/figures/curves.json    # and so on
     python -m benchmarks.tables [--check]
@@ -18,7 +18,7 @@ import typer
 
 from benchmarks.servers import ROOT
 
-PAGE = ROOT / "docs" / "scale.md"
+PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "scale.md")
 FIGURES = ROOT / "benchmarks" / "figures"
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -47,6 +47,100 @@ def machine(file: File, command: str) -> str:
         f"{versions['nats-server']}; load before {about['load_before']:g}. Client, workers and "
         "server share the cores.\n"
     )
+
+
+# --- beside other systems ---
+
+_DRAIN, _BULK, _ONE = "drain_per_s", "submit_bulk_per_s", "submit_per_s"
+_P50, _P99 = "latency_p50_ms", "latency_p99_ms"
+
+
+def _cells(file: File) -> dict[str, dict[str, dict[str, Any]]]:
+    """Rows by subject and metric."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in file["rows"]:
+        found.setdefault(row["subject"], {})[row["metric"]] = row
+    return found
+
+
+def _cell(row: dict[str, Any] | None, field: str = "value") -> str:
+    return "–" if row is None else number(row[field])
+
+
+def drain(twice: bool) -> Callable[[], str]:
+    """The drains with one process, or with two."""
+
+    def text() -> str:
+        file = _read("throughput")
+        body = [
+            [_bold(subject), _cell(row.get(_DRAIN)), _cell(row.get(_DRAIN), "spread")]
+            for subject, row in _cells(file).items()
+            if _DRAIN in row and subject.endswith("-x2") == twice
+        ]
+        return table(["system", "tasks/s", "spread"], body)
+
+    return text
+
+
+def submit() -> str:
+    """What one producer submits."""
+    body = [
+        [
+            _bold(subject), _cell(row.get(_BULK)), _cell(row.get(_BULK), "spread"),
+            _cell(row.get(_ONE)), _cell(row.get(_ONE), "spread"),
+        ]
+        for subject, row in _cells(_read("throughput")).items()
+        if _ONE in row
+    ]  # fmt: skip
+    return table(["one producer", "bulk, tasks/s", "spread", "one by one, tasks/s", "spread"], body)
+
+
+def latency() -> str:
+    """From a submit to its result."""
+    file = _read("latency")
+    body = [
+        [_bold(subject), _cell(row[_P50]), _cell(row[_P99])]
+        for subject, row in _cells(file).items()
+        if _P50 in row
+    ]
+    made = table(["submit → result", "p50, ms", "p99, ms"], body)
+    return made + machine(file, "python -m benchmarks.latency")
+
+
+def ratios() -> str:
+    """Each ratio, and its budget where there is one."""
+    body = []
+    for name in ("throughput", "latency"):
+        for row in _read(name)["rows"]:
+            if "_vs_" not in row["metric"]:
+                continue
+            budget = "–"
+            if row["budget"] is not None:
+                sign = "≤" if name == "latency" else "≥"
+                budget = f"{sign} {number(row['budget'])}"
+            label = row["metric"].replace("_", " ")
+            within = "–" if row["within"] is None else _yes(row["within"])
+            body.append([label, number(row["value"]), number(row["spread"]), budget, within])
+    made = table(["ratio", "measured", "spread", "budget", "within"], body)
+    return made + machine(_read("throughput"), "python -m benchmarks.throughput")
+
+
+def footprint() -> str:
+    """Imports, starts and memory."""
+    file = _read("footprint")
+    body = [
+        [f"{row['metric'].replace('_', ' ')}: {row['subject']}", _cell(row), row["unit"]]
+        for row in file["rows"]
+    ]
+    made = table(["", "measured", "unit"], body)
+    return made + machine(file, "python -m benchmarks.footprint")
+
+
+def _bold(subject: str) -> str:
+    return f"**{subject}**" if subject.startswith("headrace") else subject
+
+
+# --- growth ---
 
 
 def curve(name: str) -> Callable[[], str]:
@@ -132,6 +226,8 @@ def bounds() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "backlog": curve("backlog"), "queues": curve("queues"), "workers": curve("workers"),
     "soak": soak, "waits": waits, "bounds": bounds,
+    "drain": drain(twice=False), "drain_two": drain(twice=True), "submit": submit,
+    "latency": latency, "ratios": ratios, "footprint": footprint,
 }  # fmt: skip
 
 
@@ -152,14 +248,15 @@ def filled(page: str) -> str:
 def main(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; 1 if it differs.")] = False,
 ) -> None:
-    """Fill in the tables of docs/scale.md."""
-    page = PAGE.read_text()
-    wanted = filled(page)
-    if check and wanted != page:
-        print("docs/scale.md differs from benchmarks/figures: run python -m benchmarks.tables")
-        sys.exit(1)
-    if not check:
-        PAGE.write_text(wanted)
+    """Fill in the tables of the pages."""
+    for page in PAGES:
+        text = page.read_text()
+        wanted = filled(text)
+        if check and wanted != text:
+            print(f"{page.name} differs from benchmarks/figures: run python -m benchmarks.tables")
+            sys.exit(1)
+        if not check:
+            page.write_text(wanted)
 
 
 if __name__ == "__main__":

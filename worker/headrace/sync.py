@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import inspect
 import os
 import threading
 import weakref
@@ -68,7 +69,12 @@ class _Background:
             if self._ended:
                 work.close()
                 raise _stopped()
-            future = asyncio.run_coroutine_threadsafe(work, self.loop)
+            try:
+                future = asyncio.run_coroutine_threadsafe(work, self.loop)
+            except KeyboardInterrupt:  # in the middle of it: Python would warn of what never ran
+                if inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+                    work.close()
+                raise
         try:
             return future.result()
         except concurrent.futures.CancelledError:

@@ -29,8 +29,9 @@ from headrace import CONTEXT, Context, Coordinator
 from headrace.broker.port import QueueSettings
 app = Coordinator(queue="unused", settings=QueueSettings(ack_wait=3.0))
 
-while os.path.exists("slow"):  # it imports for a while
-    import time
+import time
+until = time.monotonic() + 30
+while os.path.exists("slow") and time.monotonic() < until:  # it imports for a while
     time.sleep(0.05)
 
 @app.handler("work")

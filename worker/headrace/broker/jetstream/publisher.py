@@ -8,6 +8,7 @@ by one timer for all, so that a publish costs no timer of its own.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 from pydantic_core import from_json
@@ -60,8 +61,9 @@ class Publisher:
         self._entries: dict[str, _Entry] = {}
         self._next = 0
         self._inbox = ""
-        self._room = asyncio.Event()
-        self._room.set()
+        self._waiting: deque[asyncio.Future[None]] = deque()  # to send, in the order they came
+        self._coming = 0  # of those, who were let in and have not sent yet
+        self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._resending: set[asyncio.Task[None]] = set()
 
@@ -85,7 +87,8 @@ class Publisher:
         for entry in self._entries.values():
             entry.fail(BrokerUnavailable("the connection was closed"))
         self._entries.clear()
-        self._room.set()
+        self._stopped = True
+        self._let_in()
         for task in self._resending:
             task.cancel()
 
@@ -97,10 +100,9 @@ class Publisher:
         It raises what `refusal` makes of a refusal, and `BrokerUnavailable` after PUBLISH_TIMEOUT.
         """
         nc = self._connection.nc
-        while len(self._entries) >= _MAX_UNDER_WAY and not nc.is_closed:
-            self._room.clear()
-            await self._room.wait()
-        if nc.is_closed:
+        if self._waiting or len(self._entries) + self._coming >= _MAX_UNDER_WAY:
+            await self._room()
+        if self._stopped or nc.is_closed:
             raise BrokerUnavailable("the connection was closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Stored] = loop.create_future()
@@ -114,11 +116,36 @@ class Publisher:
                 self._connection.send_now(subject, self._inbox + token, headers, body)
             except PayloadTooLarge:  # the server's limit fell since it was asked for
                 self._entries.pop(token, None)
+                self._let_in()
                 raise
             if nc.congested:
                 await nc.drained()
         # else: sent by the reconnect, rather than from nats-py's bounded buffer
         return future
+
+    async def _room(self) -> None:
+        """Wait for a place. Each that becomes free wakes one: woken all at once, many thousands
+        would take all of the time to look whether there is one for them."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # cancelled after it was let in: the next one may come
+                self._coming -= 1
+                self._let_in()
+            raise
+        self._coming -= 1
+
+    def _let_in(self) -> None:
+        """Wake as many as there are places; all, once it is stopped."""
+        while self._waiting and (
+            self._stopped or len(self._entries) + self._coming < _MAX_UNDER_WAY
+        ):
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._coming += 1
+                turn.set_result(None)
 
     def _receive(self, subject: str, _: str, data: bytes, headers: bytes) -> None:
         token = subject[len(self._inbox) :]
@@ -134,8 +161,8 @@ class Publisher:
             entry.resend_at = entry.future.get_loop().time() + 0.2
             return
         del self._entries[token]
-        if not self._room.is_set():
-            self._room.set()
+        if self._waiting:
+            self._let_in()
         if entry.future.done():
             return
         if error is None:
@@ -149,6 +176,7 @@ class Publisher:
             if entry.subject.lower() == subject:
                 del self._entries[token]
                 entry.fail(access_denied("publish", entry.subject))
+        self._let_in()
 
     def _tick(self) -> None:
         self._timer = None
@@ -171,8 +199,7 @@ class Publisher:
                 again.append((token, entry))
         if again and self._connection.nc.is_connected:
             self._resend(again)
-        if not self._room.is_set() and len(self._entries) < _MAX_UNDER_WAY:
-            self._room.set()
+        self._let_in()
         if self._entries:
             self._timer = loop.call_later(_TICK, self._tick)
 
@@ -202,6 +229,7 @@ class Publisher:
                         await self._connection.nc.drained()
                 except PayloadTooLarge as error:  # the server behind a reconnect takes less
                     self._entries.pop(token, None)
+                    self._let_in()
                     entry.fail(error)
                 except BrokerUnavailable:
                     return  # the next reconnect or tick tries again
