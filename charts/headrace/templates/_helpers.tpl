@@ -133,7 +133,7 @@ seccompProfile: {type: RuntimeDefault}
   verbs: [get, list{{ if .Values.podPatch }}, patch{{ end }}]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [get, create, patch]
 {{- if .Values.secrets.read }}
 - apiGroups: [""]
   resources: [secrets]

@@ -55,6 +55,10 @@ class Pool:
     said: dict[str, str] = field(default_factory=dict)
     """What the last Event of each kind was about."""
     change_time: str | None = None
+    epoch: int = -1
+    """Of the reign that what is remembered is from."""
+    latest: PoolStatus | None = None
+    """The status as the watch last showed it, whoever wrote it."""
     pruned: tuple[str, ...] = ()
     """Fields of its status that the cluster's definition dropped at the last write."""
 
@@ -63,10 +67,20 @@ class Pool:
         """Whether marks may be made."""
         return time.monotonic() - self.unmarked_at >= QUIET_AFTER_UNMARK
 
+    def begin(self, epoch: int) -> None:
+        """Lead again: what is remembered of an earlier reign is older than what another replica
+        has made of the pool since. As after a start, the size that is there is the first."""
+        self.epoch, self.status = epoch, self.latest or self.status
+        self.change_time = self.status.decision.change_time
+        self.history, self.tally, self.target, self.decision = History(), Tally(), None, None
+        self.drains, self.running, self.gone = {}, {}, set()
+        self.lowered_at, self.unmarked_at = -1e9, time.monotonic()
+
     def renew(self, body: Mapping[str, Any]) -> bool:
         """Take a newer body; whether the spec is another one."""
         changed = bool(body["metadata"].get("generation", 0) != self.generation)
         fresh = read(body)
+        self.latest = fresh.status
         self.generation, self.manifest, self.problem = (
             fresh.generation,
             fresh.manifest,

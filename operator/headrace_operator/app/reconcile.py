@@ -64,7 +64,8 @@ def _share(pool: Pool) -> Share:
         return Share(pool.key[1], frozenset(), False, 0)
     spec = pool.manifest.spec
     untagged = spec.untagged == "Serve"
-    return Share("/".join(pool.key), frozenset(spec.tags), untagged, spec.max_workers * spec.slots)
+    size = spec.max_workers if spec.replicas is None else min(spec.replicas, spec.max_workers)
+    return Share("/".join(pool.key), frozenset(spec.tags), untagged, size * spec.slots)
 
 
 class Reconciler:
@@ -106,17 +107,29 @@ class Reconciler:
     def deleted(self, key: Key) -> None:
         """A pool has gone; its Deployment follows it by itself."""
         if self.pools.pop(key, None) is not None:
-            self._queues.forget(key)
-            self._cluster.forget(key)
-            self._meter.forget(key)
+            self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        self._queues.forget(key)
+        self._cluster.forget(key)
+        self._meter.forget(key)
 
     # --- one look ---
 
     async def reconcile(self, key: Key) -> float | None:
         """In how many seconds to look again; None: when something happens."""
+        try:
+            return await self._look_at(key)
+        finally:
+            if key not in self.pools:  # deleted meanwhile: nothing of it may stay
+                self._forget(key)
+
+    async def _look_at(self, key: Key) -> float | None:
         pool = self.pools.get(key)
         if pool is None or not self._leadership.leading():
             return None
+        if pool.epoch != self._leadership.epoch:
+            pool.begin(self._leadership.epoch)
         if pool.manifest is None:
             await self._reporter.report(
                 pool, None, None, Findings(template_problem=("InvalidSpec", pool.problem))

@@ -106,10 +106,24 @@ def test_version_is_json_when_asked(cli: Cli) -> None:
 def test_what_goes_wrong_has_a_code_and_says_what_to_do(
     cli: Cli, arguments: list[str], code: int, says: str
 ) -> None:
+    if arguments[-2:] == ["-q", "cli"]:
+        assert cli.run("queue", "create", "cli").returncode == 0
     done = cli.run(*arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [["task", "get", "x"], ["dead", "list"], ["schedule", "list"], ["workers", "list"]],
+)
+def test_a_command_that_reads_makes_no_queue(cli: Cli, reading: list[str]) -> None:
+    """A name that was mistyped was told to be empty, and was a queue from then on."""
+    done = cli.run(*reading, "-q", "ordres")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "there is no queue 'ordres'" in done.stderr
+    assert "ordres" not in cli.run("queue", "list").stdout
 
 
 def test_a_broker_that_is_not_there_is_code_3(tmp_path: Path) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
-from tests.support.nats_servers import NatsProcess
+from tests.contract.port.test_cluster import leader_of
+from tests.support.nats_servers import NatsCluster, NatsProcess
 from tests.support.recorder import NORMAL, Recorder, put
 
 from headrace.broker.connect import make_broker
-from headrace.broker.port import Broker, BrokerQueue
+from headrace.broker.port import Broker, BrokerQueue, QueueSettings
 from headrace.task import TaskPriority
 from headrace.wire import Lane
 from headrace_operator.adapters.jetstream.account import Account
 from headrace_operator.app.ports import QueueAddress, QueueLook
+from headrace_operator.errors import QueueUnreadable
 
 KEY = ("ns", "pool")
 
@@ -96,6 +98,61 @@ async def test_a_queue_that_drains_is_not_walked_over(watched: Watched) -> None:
         known.messages = 20  # as a sweep counted before those five
         await watched.account._read(known)
     assert watched.walks == 0
+
+
+@pytest.mark.cluster3
+async def test_a_queue_whose_only_server_is_gone_is_unknown_and_no_other(
+    nats_cluster: NatsCluster, queue_name: str
+) -> None:
+    """Nobody answers for its stream, and the whole account was unreadable: no pool grew."""
+    broker = make_broker(nats_cluster.url)
+    await broker.connect()
+    account = Account(QueueAddress(nats_cluster.url, "any"), lambda _: None)
+    safe, lone = f"{queue_name}-safe", f"{queue_name}-lone"
+    stopped: NatsProcess | None = None
+
+    def waiting(name: str) -> int:
+        return sum(int(lane.waiting) for lane in account.look(name).lanes)  # type: ignore[arg-type]
+
+    async def until(seen: Callable[[], bool]) -> None:
+        async with asyncio.timeout(40):
+            while True:
+                try:
+                    if seen():
+                        return
+                except QueueUnreadable:
+                    pass
+                await asyncio.sleep(0.1)
+
+    try:
+        for name, replicas in ((safe, 3), (lone, 1)):
+            queue = broker.queue(name, QueueSettings(replicas=replicas))
+            await queue.ensure()
+            await put(queue, NORMAL, "a", "b")
+            account.watch((name, name), name)
+        account.start()
+        await until(lambda: waiting(safe) == waiting(lone) == 2)
+        stopped = await leader_of(nats_cluster, f"HEADRACE_{lone}")
+        stopped.kill()
+        await put(broker.queue(safe, QueueSettings(replicas=3)), NORMAL, "c")
+        await until(lambda: waiting(safe) == 3)
+        async with asyncio.timeout(40):
+            while True:
+                try:
+                    account.look(lone)
+                except QueueUnreadable as error:
+                    if error.reason == "Incomplete":
+                        break
+                await asyncio.sleep(0.1)
+        assert waiting(safe) == 3
+        server, stopped = stopped, None
+        server.start()
+        await until(lambda: waiting(lone) == 2)
+    finally:
+        if stopped is not None:
+            stopped.start()
+        await account.stop()
+        await broker.close()
 
 
 async def test_a_walk_is_not_repeated_at_every_sweep(watched: Watched) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -123,6 +124,37 @@ async def test_a_wait_target_sizes_the_pool_once_run_times_are_measured(
     await asyncio.gather(*(pool.client.wait_for(task.id) for task in tasks))
     grown = [each for each in pool.decisions if each.desired > 1]
     assert "normal to start within 5s, the time a worker takes to start" in grown[0].message
+
+
+async def test_what_the_machine_refuses_is_said_and_tried_again(
+    pool: LocalPool, tmp_path: Path
+) -> None:
+    """The loop ended without a word, and `headrace up` stood there for ever."""
+    events: list[dict[str, Any]] = pool.events  # type: ignore[attr-defined]
+    await until(lambda: any(worker.info for worker in pool.view.workers))
+    logs = tmp_path / ".headrace" / "logs"
+    shutil.rmtree(logs)
+    logs.touch()  # as good as a full disk
+    (first,) = pool.view.workers
+    first.process.kill()
+    await until(lambda: any(each["event"] == "error" for each in events))
+    logs.unlink()
+    await until(lambda: any(worker.id != first.id for worker in pool.view.workers))
+    said = [each["message"] for each in events if each["event"] == "error"]
+    assert len(said) == len(set(said))
+    assert "the pool could not be changed" in said[0]
+
+
+async def test_a_worker_that_cannot_start_is_told_with_its_error(
+    pool: LocalPool, tmp_path: Path
+) -> None:
+    """It was told with the hint, which is the last line that it says."""
+    await until(lambda: any(worker.info for worker in pool.view.workers))
+    (tmp_path / "app.py").unlink()
+    (first,) = pool.view.workers
+    first.process.kill()
+    events: list[dict[str, Any]] = pool.events  # type: ignore[attr-defined]
+    await until(lambda: any("there is no module" in each["message"] for each in events))
 
 
 async def test_a_killed_worker_is_replaced(pool: LocalPool, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.looptime
 
 DURATION = 15.0
 _offset: contextvars.ContextVar[list[float]] = contextvars.ContextVar("_offset")
+_wall = [0.0]
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,12 @@ def _own_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     def monotonic() -> float:
         return 5000.0 + asyncio.get_running_loop().time() + _offset.get()[0]
 
-    monkeypatch.setattr(lease_module, "time", SimpleNamespace(monotonic=monotonic))
+    _wall[0] = 0.0
+
+    def wall() -> float:
+        return _wall[0]
+
+    monkeypatch.setattr(lease_module, "time", SimpleNamespace(monotonic=monotonic, time=wall))
 
 
 class Server:
@@ -460,6 +466,25 @@ async def test_a_leader_that_lapsed_and_comes_back_has_another_epoch() -> None:
         a.api.cut = False
         await until_leads(a)
         assert a.lease.epoch == 1
+
+
+async def test_a_lease_that_was_deleted_goes_on_above_all_that_workers_have_heard() -> None:
+    """They refuse orders with a lower epoch: a pool could not have shrunk any more."""
+    server = Server()
+    a, b = Candidate(server, "a"), Candidate(server, "b")
+    async with running(a):
+        await until_leads(a)
+        server.spec["leaseTransitions"] = 7
+        server.stored = None  # kubectl delete lease
+        await passes(40, [a])
+        assert a.leads
+        assert a.lease.epoch == 1  # above its own
+    server.candidates.clear()
+    server.stored = None
+    _wall[0] = 1.8e9  # another process, which knows nothing of before
+    async with running(b):
+        await until_leads(b)
+        assert 7 < b.lease.epoch == server.spec["leaseTransitions"] < 2**31
 
 
 async def test_a_write_whose_answer_is_lost_makes_no_leader_and_no_two() -> None:

@@ -44,3 +44,9 @@ def test_the_parts_of_all_make_one(count: int) -> None:
     pools = [share(f"p{number}", capacity=number + 1) for number in range(count)]
     parts = [split(LANES, each, [o for o in pools if o is not each])[0][0].share for each in pools]
     assert sum(parts) == pytest.approx(1.0)
+
+
+def test_a_pool_that_is_pinned_to_zero_takes_nothing() -> None:
+    mine, pinned = share("v2", capacity=50), share("v1", capacity=0)
+    assert split(LANES, mine, [pinned]) == (LANES, ())
+    assert split(LANES, pinned, [mine]) == (LANES, ("v2",))  # it has a size without a law

@@ -188,7 +188,7 @@ def submit(
             return await client.submit(type_, value, wait_timeout=timeout, **options)
         return task_row(await client.submit_async(type_, value, **options))
 
-    found = with_client(url, queue, work)
+    found = with_client(url, queue, work, makes=True)
     form = form_of(output, as_json)
     if wait:
         show(found, Form.JSON if form is Form.TABLE else form)

@@ -10,6 +10,7 @@ import typer
 from headrace.cli.output import Form, iso, show
 from headrace.cli.shared import (
     AsJson,
+    NoQueue,
     Output,
     Queue,
     TaskId,
@@ -18,7 +19,7 @@ from headrace.cli.shared import (
     shared_url,
     with_client,
 )
-from headrace.errors import HeadraceError, TaskNotFound
+from headrace.errors import TaskNotFound
 
 queue_app = typer.Typer(help="Look at queues.", no_args_is_help=True)
 dead_app = typer.Typer(help="Dead letters: tasks that were given up.", no_args_is_help=True)
@@ -118,7 +119,7 @@ def queue_describe(
         broker = await open_broker(shared_url(url), "headrace-cli")
         try:
             if name not in await broker.queues():
-                raise _NoQueue(f"there is no queue {name!r}", hint="See `headrace queue list`")
+                raise NoQueue(name)
             return _depth_row(name, await broker.queue(name).depth())
         finally:
             await broker.close()
@@ -130,13 +131,6 @@ def queue_describe(
     lanes = row.pop("lanes")
     show(row, Form.TABLE)
     show(lanes, Form.TABLE, ("priority", "tag", "waiting", "running"))
-
-
-class _NoQueue(TaskNotFound):
-    """A queue that is not there: the exit code is that of anything not found."""
-
-    def __init__(self, message: str, *, hint: str) -> None:
-        HeadraceError.__init__(self, message, hint=hint)
 
 
 def _letter_row(letter: Any) -> dict[str, Any]:

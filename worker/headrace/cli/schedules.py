@@ -122,7 +122,11 @@ def schedule_add(
         "tag": tag,
     }
     value = task_data(data)
-    found = with_client(url, queue, lambda client: client.schedule(name, type_, value, **options))
+
+    async def work(client: Any) -> Any:
+        return await client.schedule(name, type_, value, **options)
+
+    found = with_client(url, queue, work, makes=True)
     show(_row(found, 3), form_of(output, as_json))
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from headrace.cli.output import Form, iso
-from headrace.errors import ConfigurationError
+from headrace.errors import AccessDenied, ConfigurationError, HeadraceError, TaskNotFound
 
 Url = Annotated[str | None, typer.Option("--url", envvar="HEADRACE_URL", help="Broker's url.")]
 Queue = Annotated[str, typer.Option("--queue", "-q", envvar="HEADRACE_QUEUE", help="Queue.")]
@@ -63,16 +63,47 @@ def task_data(text: str | None) -> Any:
         ) from None
 
 
-def with_client(url: str | None, queue: str, work: Callable[[Any], Awaitable[Any]]) -> Any:
+class NoQueue(TaskNotFound):
+    """A queue that is not there: the exit code is that of anything not found."""
+
+    def __init__(self, queue: str) -> None:
+        HeadraceError.__init__(
+            self, f"there is no queue {queue!r}", hint="See `headrace queue list`"
+        )
+
+
+def with_client(
+    url: str | None, queue: str, work: Callable[[Any], Awaitable[Any]], *, makes: bool = False
+) -> Any:
+    """What `work` gives with a client. Raises `NoQueue`, unless it `makes` the queue: a name that
+    was mistyped should not be there afterwards."""
     import asyncio
 
+    from headrace.broker.connect import open_broker
+    from headrace.broker.port import QueueSettings
     from headrace.client import Client
+    from headrace.task import check_queue
+
+    check_queue(queue)
 
     async def run() -> Any:
-        async with Client(shared_url(url), queue, name="headrace-cli") as client:
-            return await work(client)
+        broker = await open_broker(shared_url(url), "headrace-cli")
+        try:
+            if not makes and not await _is_there(broker, queue):
+                raise NoQueue(queue)
+            async with Client.on(broker, queue, QueueSettings()) as client:
+                return await work(client)
+        finally:
+            await broker.close()
 
     return asyncio.run(run())
+
+
+async def _is_there(broker: Any, queue: str) -> bool:
+    try:
+        return queue in await broker.queues()
+    except AccessDenied:  # one who may not list them may not make them either
+        return True
 
 
 def form_of(output: Form, as_json: bool) -> Form:

@@ -29,6 +29,9 @@ from headrace.task import TaskPriority
 
 _RUNS = 100
 _SPAN = 60.0  # seconds
+_LEAST_SPAN = _SPAN / 3
+"""Seconds by which arrivals are divided at least. What comes at once just after the start of an
+operator is a burst, which the depth tells of; in its first second it would be a rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class _Level:
             priority,
             self.run_seconds if self.samples else UNKNOWN,
             self.samples,
-            max(0.0, self.arrived / self.span) if self.span else UNKNOWN,
+            max(0.0, self.arrived / max(self.span, _LEAST_SPAN)) if self.span else UNKNOWN,
         )
 
 

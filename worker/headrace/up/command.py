@@ -116,10 +116,15 @@ async def up(
     if not url:
         screen.say(f"other programs reach it with HEADRACE_URL={chosen}")
     view = asyncio.create_task(screen.show(pool))
-    await stop.wait()
+    told_to, ended = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(pool.ended())
+    await asyncio.wait({told_to, ended}, return_when=asyncio.FIRST_COMPLETED)
     view.cancel()
+    told_to.cancel()
     await asyncio.gather(view, return_exceptions=True)
-    return await drain(pool, screen, again)
+    code = await drain(pool, screen, again)
+    if ended.done() and not ended.cancelled():
+        ended.result()  # raises, if it ended by itself
+    return code
 
 
 async def drain(pool: LocalPool, screen: Screen, again: asyncio.Event) -> int:

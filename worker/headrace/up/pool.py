@@ -81,6 +81,7 @@ class LocalPool:
         self._tally = Tally()
         self._depth: QueueDepth | None = None
         self._message = ""
+        self._trouble = ""
         self._oldest_drain: float | None = None
         self._loop: asyncio.Task[None] | None = None
         self._stopping = False
@@ -91,6 +92,11 @@ class LocalPool:
         """Connect and begin to follow the queue. Raises `BrokerError`."""
         await self.client.start()
         self._loop = asyncio.create_task(self._follow(), name="headrace-up")
+
+    async def ended(self) -> None:
+        """Wait until it follows the queue no more; raises what ended that."""
+        if self._loop is not None:
+            await asyncio.shield(self._loop)
 
     async def stop(self, *, now: bool = False) -> None:
         """Let every worker finish what runs, within the drain's timeout, and end; `now` hands back
@@ -121,10 +127,14 @@ class LocalPool:
 
     async def _follow(self) -> None:
         while not self._stopping:  # a cancellation alone may be swallowed before Python 3.12
+            trouble = ""
             try:
                 await self._look()
-            except BrokerError as error:
-                self._event("error", f"the pool could not be changed: {error.message}")
+            except (BrokerError, OSError) as error:  # OSError: a full disk, no more processes
+                trouble = f"the pool could not be changed: {error}"
+                if trouble != self._trouble:
+                    self._event("error", trouble)
+            self._trouble = trouble
             await asyncio.sleep(PERIOD)
 
     async def _look(self) -> None:

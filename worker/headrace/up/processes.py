@@ -130,12 +130,13 @@ class Processes:
         return found
 
     def last_words(self, worker: WorkerProcess) -> str:
-        """The last line of its log."""
+        """The last line of its log, or the error that a hint follows."""
         try:
             lines = (self._folder / f"{worker.id}.log").read_text(errors="replace").splitlines()
         except OSError:
             return ""
-        return lines[-1] if lines else ""
+        errors = [line for line in lines if line.startswith("error: ")]
+        return (errors or lines or [""])[-1]
 
 
 async def is_alive(port: int) -> bool:

@@ -42,7 +42,7 @@ class Lease:
         self._duration = duration
         self._changed = changed
         self._held_until = 0.0
-        self._epoch = 0
+        self._epoch = -1
         self._seen: tuple[str, float] = ("", 0.0)
         self._was = False
 
@@ -94,13 +94,16 @@ class Lease:
         try:
             raw = await self._read()
         except NotFound:
+            # Somebody may have deleted one that workers have heard high numbers from, and they
+            # refuse lower ones: above what any count of takeovers comes to.
+            first = max(self._epoch + 1, int(time.time() // 60))
             await self._api.request(
                 "POST",
                 self._path,
-                {"metadata": {"name": self._name}, "spec": self._spec(0)},
+                {"metadata": {"name": self._name}, "spec": self._spec(first)},
                 timeout=self._duration / 8,
             )
-            self._held_until, self._epoch = asked + self._duration, 0
+            self._held_until, self._epoch = asked + self._duration, first
             return
         spec = raw.get("spec") or {}
         holder = spec.get("holderIdentity") or ""

@@ -34,6 +34,7 @@ _CONNECT = 4.0  # seconds
 _AGAIN = 0.5  # seconds between two tries to connect
 _INBOX = "_INBOX"
 _REQUEST = 2.0  # seconds an answer may take
+_LIST = 6.0  # the same of a list: a server waits 4 for others before it tells who is missing
 _AT_ONCE = 64  # requests under way
 _RECENT = 3  # sweeps for which a queue that moved is read once more
 _STREAM_NOT_FOUND = 10059
@@ -57,6 +58,8 @@ class _Queue:
     reason: str = "NotRead"
     recent: int = _RECENT
     armed: Any = None
+    woken_at: float = -1e9
+    """Monotonic; when a task's message last woke it."""
     unserved: Counter[Lane] = field(default_factory=Counter)
     """Tasks of lanes without a consumer, as of the last walk over all subjects."""
     walk_at: float = 0.0
@@ -269,16 +272,24 @@ class Account:
     async def _sweep(self) -> None:
         if not self._queues:
             return
+        now = time.monotonic()
         for queue in list(self._queues.values()):
-            if queue.messages == 0 and queue.armed is None and queue.exists:
+            # One that is emptied all the time wakes once a sweep; the sweep sees the rest.
+            rested = now - queue.woken_at >= SWEEP
+            if queue.messages == 0 and queue.armed is None and queue.exists and rested:
                 await self._arm(queue)
         await self._nc.flush(timeout=2)  # armed first, then read: nothing falls between
-        rows = await self._streams()
+        rows, missing = await self._streams()
         if self._problem:
             log.info("the NATS server answers again")
         self._problem = ""
         reads = []
         for name, queue in list(self._queues.items()):
+            if queue.names.work_stream in missing:  # there may be a row of zeros for it
+                queue.exists, queue.read_at = True, queue.read_at or time.monotonic()
+                queue.reason = "Incomplete"
+                queue.problem = f"no NATS server answers for queue {name}"
+                continue
             row = rows.get(queue.names.work_stream)
             if row is None:
                 self._gone(queue, name)
@@ -306,18 +317,19 @@ class Account:
             f"queue {name} has no stream: a client or a worker makes it when it first uses it"
         )
 
-    async def _streams(self) -> dict[str, dict[str, Any]]:
+    async def _streams(self) -> tuple[dict[str, dict[str, Any]], set[str]]:
+        """The streams by name, and the names of those that no server answers for."""
         rows: dict[str, dict[str, Any]] = {}
-        offset = 0
+        missing: set[str] = set()
         while True:
-            page = await self._api("STREAM.LIST", {"subject": "headrace.q.>", "offset": offset})
-            if page.get("missing"):
-                raise ValueError(f"no answer for {', '.join(page['missing'])[:200]}")
-            found = page.get("streams") or []
-            rows |= {each["config"]["name"]: each for each in found}
-            offset += len(found)
-            if not found or offset >= page["total"]:
-                return rows
+            offset = len(rows.keys() | missing)
+            ask = {"subject": "headrace.q.>", "offset": offset}
+            page = await self._api("STREAM.LIST", ask, _LIST)
+            missing |= set(page.get("missing") or ())
+            rows |= {each["config"]["name"]: each for each in page.get("streams") or ()}
+            got = len(rows.keys() | missing)
+            if got == offset or got >= page["total"]:
+                return rows, missing
 
     async def _read(self, queue: _Queue) -> None:
         """The lanes of one queue; a part that is missing is a problem and not a zero."""
@@ -402,7 +414,7 @@ class Account:
         """One message, and the subscription is over: a burst costs nothing more."""
 
         async def woken(_: Any) -> None:
-            queue.armed = None
+            queue.armed, queue.woken_at = None, time.monotonic()
             queue.recent = _RECENT
             self._kick.set()  # the sweep sizes it, and wakes its pools
 
