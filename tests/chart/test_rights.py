@@ -26,7 +26,7 @@ RIGHTS = {
     ("apps", "deployments/scale"): {"get", "patch"},
     ("apps", "replicasets"): {"get", "list"},
     ("", "pods"): {"get", "list", "patch"},
-    ("", "events"): {"create", "patch"},
+    ("", "events"): {"get", "create", "patch"},
     ("", "secrets"): {"get"},
     ("autoscaling", "horizontalpodautoscalers"): {"list"},
     ("keda.sh", "scaledobjects"): {"list"},

@@ -109,6 +109,7 @@ async def test_a_queue_whose_only_server_is_gone_is_unknown_and_no_other(
     await broker.connect()
     account = Account(QueueAddress(nats_cluster.url, "any"), lambda _: None)
     safe, lone = f"{queue_name}-safe", f"{queue_name}-lone"
+    queues: dict[str, BrokerQueue] = {}
     stopped: NatsProcess | None = None
 
     def waiting(name: str) -> int:
@@ -126,15 +127,15 @@ async def test_a_queue_whose_only_server_is_gone_is_unknown_and_no_other(
 
     try:
         for name, replicas in ((safe, 3), (lone, 1)):
-            queue = broker.queue(name, QueueSettings(replicas=replicas))
-            await queue.ensure()
-            await put(queue, NORMAL, "a", "b")
+            queues[name] = broker.queue(name, QueueSettings(replicas=replicas))
+            await queues[name].ensure()
+            await put(queues[name], NORMAL, "a", "b")
             account.watch((name, name), name)
         account.start()
         await until(lambda: waiting(safe) == waiting(lone) == 2)
         stopped = await leader_of(nats_cluster, f"HEADRACE_{lone}")
         stopped.kill()
-        await put(broker.queue(safe, QueueSettings(replicas=3)), NORMAL, "c")
+        await put(queues[safe], NORMAL, "c")
         await until(lambda: waiting(safe) == 3)
         async with asyncio.timeout(40):
             while True:
