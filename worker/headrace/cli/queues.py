@@ -10,13 +10,13 @@ import typer
 from headrace.cli.output import Form, iso, show
 from headrace.cli.shared import (
     AsJson,
-    NoQueue,
     Output,
     Queue,
     TaskId,
     Url,
     form_of,
     shared_url,
+    with_broker,
     with_client,
 )
 from headrace.errors import TaskNotFound
@@ -111,20 +111,7 @@ def queue_describe(
     as_json: AsJson = False,
 ) -> None:
     """One queue by priority and tag."""
-    import asyncio
-
-    from headrace.broker.connect import open_broker
-
-    async def run() -> dict[str, Any]:
-        broker = await open_broker(shared_url(url), "headrace-cli")
-        try:
-            if name not in await broker.queues():
-                raise NoQueue(name)
-            return _depth_row(name, await broker.queue(name).depth())
-        finally:
-            await broker.close()
-
-    row = asyncio.run(run())
+    row = _depth_row(name, with_broker(url, name, lambda broker: broker.queue(name).depth()))
     if form_of(output, as_json) is not Form.TABLE:
         show(row, form_of(output, as_json))
         return

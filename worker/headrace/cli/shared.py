@@ -63,7 +63,7 @@ def task_data(text: str | None) -> Any:
         ) from None
 
 
-class NoQueue(TaskNotFound):
+class _NoQueue(TaskNotFound):
     """A queue that is not there: the exit code is that of anything not found."""
 
     def __init__(self, queue: str) -> None:
@@ -72,16 +72,14 @@ class NoQueue(TaskNotFound):
         )
 
 
-def with_client(
+def with_broker(
     url: str | None, queue: str, work: Callable[[Any], Awaitable[Any]], *, makes: bool = False
 ) -> Any:
-    """What `work` gives with a client. Raises `NoQueue`, unless it `makes` the queue: a name that
-    was mistyped should not be there afterwards."""
+    """What `work` gives with a broker. Raises `TaskNotFound` without the queue, unless the command
+    `makes` it: a name that was mistyped should not be there afterwards."""
     import asyncio
 
     from headrace.broker.connect import open_broker
-    from headrace.broker.port import QueueSettings
-    from headrace.client import Client
     from headrace.task import check_queue
 
     check_queue(queue)
@@ -90,13 +88,26 @@ def with_client(
         broker = await open_broker(shared_url(url), "headrace-cli")
         try:
             if not makes and not await _is_there(broker, queue):
-                raise NoQueue(queue)
-            async with Client.on(broker, queue, QueueSettings()) as client:
-                return await work(client)
+                raise _NoQueue(queue)
+            return await work(broker)
         finally:
             await broker.close()
 
     return asyncio.run(run())
+
+
+def with_client(
+    url: str | None, queue: str, work: Callable[[Any], Awaitable[Any]], *, makes: bool = False
+) -> Any:
+    """The same with a client."""
+    from headrace.broker.port import QueueSettings
+    from headrace.client import Client
+
+    async def on(broker: Any) -> Any:
+        async with Client.on(broker, queue, QueueSettings()) as client:
+            return await work(client)
+
+    return with_broker(url, queue, on, makes=makes)
 
 
 async def _is_there(broker: Any, queue: str) -> bool:
