@@ -6,8 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from headrace.broker.port import (
     NO_MESSAGES,
+    RECONNECTED,
     Delivery,
     DeliveryCallback,
     QueueSettings,
@@ -35,11 +38,15 @@ class Script:
     def none(self, lane: int) -> None:
         self._status(lane, False, NO_MESSAGES)
 
-    def give(self, lane: int, name: str, *, parked: bool = False, age: float = 0.0) -> None:
+    def give(
+        self, lane: int, name: str, *, parked: bool = False, age: float = 0.0, deliveries: int = 1
+    ) -> None:
         stored_at, now = time.time() - age, time.monotonic()
-        self._deliver(
-            lane, Delivery(LANES[lane], name, "", b"", 1, stored_at, 1, 9, False, "", now), parked
-        )
+        delivery = Delivery(LANES[lane], name, "", b"", 1, stored_at, deliveries, 9, False, "", now)
+        self._deliver(lane, delivery, parked)
+
+    def reconnected(self) -> None:
+        self._status(-1, True, RECONNECTED)
 
     async def consumer(
         self, _: Sequence[Lane], deliver: DeliveryCallback, status: StatusCallback
@@ -137,3 +144,28 @@ async def test_a_level_whose_head_is_young_is_only_looked_at() -> None:
     await made.close()
     assert started == ["critical"]
     assert script.naks == ["young"]
+
+
+@pytest.mark.parametrize(
+    "then", ["comes back", "was elsewhere meanwhile", "comes back after an outage"]
+)
+async def test_what_this_worker_handed_back_was_not_started(then: str) -> None:
+    """It is started at once, without a look at its record. What another worker had, or what comes
+    from a server that may have forgotten what it delivered, is not."""
+    script, given = Script(), []
+    made = Dispatcher(script, LANES, 1, given.append, LIMIT)  # type: ignore[arg-type]
+    script.answer = lambda lane, _: None
+    await made.open()
+    for deliveries in (1, 2):
+        made.hold()
+        script.give(LOW, "low", deliveries=deliveries)
+        await script.until(lambda count=deliveries: len(script.naks) == count)  # type: ignore[misc]
+        made.unhold()
+    if then == "comes back after an outage":
+        script.reconnected()
+    last = 4 if then == "was elsewhere meanwhile" else 3
+    script.give(LOW, "low", parked=True, deliveries=last)
+    script.answer = lambda lane, _: script.none(lane)
+    await script.until(lambda: made.free == 0)
+    await made.close()
+    assert [delivery.may_have_been_started for delivery in given] == [then != "comes back"]

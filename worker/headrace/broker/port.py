@@ -78,6 +78,13 @@ class Delivery:
     """Monotonic seconds at which it arrived here."""
     next_at: float | None = None
     """None for a task. Of a schedule's tick: when the next one comes, by the broker's clock."""
+    returned: int = 0
+    """How many of the deliveries before this one are known to have been handed back unstarted."""
+
+    @property
+    def may_have_been_started(self) -> bool:
+        """Whether one of the deliveries before this one may have been more than a hand-back."""
+        return self.deliveries > self.returned + 1
 
 
 @dataclass(frozen=True, slots=True)

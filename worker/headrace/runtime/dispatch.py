@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -40,6 +41,7 @@ _QUICK = 1.0  # a parked pull that ends sooner was refused, not expired
 _LAG_TICK = 0.25
 _CROWDED_PAUSE = 4.0, 6.0  # seconds, drawn so that those who were refused together part
 _READ_WITHIN = 2.0  # seconds in which a loop that woke has read what lay in its sockets
+_REMEMBERED = 1_000  # tasks that were handed back
 
 
 class Dispatcher:
@@ -83,7 +85,8 @@ class Dispatcher:
         self._beat_at = self._woke_at = time.monotonic()
         self._gap = 0.0  # seconds for which the loop stood still before it woke last
         self._beat_timer: asyncio.TimerHandle | None = None
-        self.handed_back = 0
+        self._returned: dict[int, int] = {}  # deliveries of a message that were handed back
+        self.reconnected_at = -math.inf  # monotonic; the first connection is none
 
     # --- its life ---
 
@@ -142,6 +145,8 @@ class Dispatcher:
             self._parked[lane] = 0.0
         elif self._wanted[lane]:
             self._wanted[lane] -= 1
+        if delivery.deliveries > 1:
+            delivery.returned = self._returned.pop(delivery.seq, 0)
         lag = self._lag(lane, parked)
         if lag > 2 * _LAG_TICK:
             delivery.received_at -= lag
@@ -171,7 +176,9 @@ class Dispatcher:
         return now - self._beat_at
 
     def _status(self, lane: int, parked: bool, status: int) -> None:
-        if lane < 0:  # a new connection: every pull is forgotten
+        if lane < 0:  # a new connection: every pull is forgotten, and the server's counts may be
+            self.reconnected_at = time.monotonic()
+            self._returned.clear()
             for index in range(len(self._lanes)):
                 self._parked[index] = 0.0
                 self._wanted[index] = 0
@@ -215,7 +222,10 @@ class Dispatcher:
                         "every %.0f s instead", self._lanes[lane].consumer, pause)  # fmt: skip
 
     def _hand_back(self, delivery: Delivery) -> None:
-        self.handed_back += 1
+        if not delivery.may_have_been_started:  # then it has not been when it comes back to us
+            self._returned[delivery.seq] = delivery.deliveries
+            if len(self._returned) > _REMEMBERED:
+                del self._returned[next(iter(self._returned))]
         self._later(self._queue.nak(delivery, LEAVE_TIME if self._stopping else 0.0))
 
     def _return_candidates(self) -> None:

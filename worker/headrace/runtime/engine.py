@@ -19,7 +19,7 @@ from headrace.errors import BrokerError, HeadraceError
 from headrace.runtime.dispatch import Dispatcher
 from headrace.runtime.execute import Executor
 from headrace.runtime.handlers import Handler, Handlers
-from headrace.runtime.look import ALONE_FROM, Verdict, look, needs_look
+from headrace.runtime.look import ALONE_FROM, UNSURE, Verdict, doubt_of, look
 from headrace.runtime.orders import DRAIN_LEASE, Orders
 from headrace.runtime.outcome import Outcome
 from headrace.runtime.run import Cause, Run, timed_out
@@ -230,6 +230,11 @@ class Engine:
             self._dispatcher.failed or (self._sweeper is not None and self._sweeper.done())
         )
 
+    @property
+    def _connected_for(self) -> float:
+        """Seconds since the last reconnect; infinite if there was none."""
+        return time.monotonic() - self._dispatcher.reconnected_at
+
     async def _take(self, delivery: Delivery, own: list[asyncio.Task[None]]) -> None:
         run: Run | None = None
         try:
@@ -253,7 +258,7 @@ class Engine:
     def _prepare_now(self, delivery: Delivery) -> Run | None:
         """The run of a task that comes for the first time and is known here: nearly all of them.
         None: `_prepare` has more to do."""
-        if delivery.sourced or delivery.deliveries > 1:
+        if delivery.sourced or delivery.deliveries > 1 or self._connected_for < UNSURE:
             return None
         try:
             task = decode_task(delivery.lane, delivery.task_id, delivery.body)
@@ -282,10 +287,11 @@ class Engine:
             await self._settler.undecodable(delivery, str(error))
             return None
         expected, lost = task.after, 0
-        if needs_look(delivery, self._queue.settings.ack_wait, time.time()):
+        doubt = doubt_of(delivery, self._queue.settings.ack_wait, self._connected_for)
+        if doubt is not None:
             self._looking[task_id] = False
             try:
-                seen = await look(self._broker, self._queue, delivery, task)
+                seen = await look(self._broker, self._queue, delivery, task, doubt)
             finally:
                 cancelled = self._looking.pop(task_id, False)
             if seen.verdict is Verdict.DROP or cancelled:
@@ -386,9 +392,9 @@ class Engine:
     # --- watching over what runs ---
 
     async def _sweep(self) -> None:
-        mark_after = self._queue.settings.ack_wait / 3
+        mark_after = self._queue.settings.ack_wait / 3  # `look` counts on it
         while True:
-            await asyncio.sleep(_SWEEP)
+            await asyncio.sleep(min(_SWEEP, mark_after / 2))
             now = time.monotonic()
             if self._draining_until and now > self._draining_until:
                 log.info("the drain was not renewed: taking tasks again")

@@ -1,8 +1,11 @@
 """Look before the start: what is already known of a task that may have been started before.
 
-A task that came a first time straight from its submitter starts at once. One that was delivered
-before, or came by way of *later*, starts only after its record was read: somebody may have
-finished it, or may have died running it.
+A task that came a first time straight from its submitter starts at once, and so does one that this
+worker itself handed back. One that others had before, or that came by way of *later*, starts only
+after its record was read: somebody may have finished it, or may have died running it.
+
+A server that was killed forgets what it did last, counts of deliveries and acknowledgements too. So
+for a moment after a reconnect nothing that is older than the connection counts as new.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from headrace.wire import Envelope, Record, Undecodable, decode_record
 log = logging.getLogger("headrace.worker")
 
 _HOLDER_ANSWERS_WITHIN = 0.5  # seconds
+UNSURE = 3.0
+"""Seconds after a reconnect in which other workers may not be back yet."""
 MAX_LOST_WORKERS = 3
 """A task whose workers died this often, one after the other, becomes a dead letter."""
 ALONE_FROM = 2
@@ -44,16 +49,29 @@ class Seen:
     expected: int
     lost: int = 0
     record: Record | None = None
+    """What was written, where it matters to the verdict."""
 
 
-def needs_look(delivery: Delivery, ack_wait: float, now: float) -> bool:
-    """Whether the task may have been started before.
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a task may have been started before; what came by way of *later* may always."""
+
+    lapsed: bool
+    """It was delivered before, and is old enough for a lease to have ended since."""
+    outage: bool
+    """It was there before an outage that ended less than `UNSURE` seconds ago."""
+
+
+def doubt_of(delivery: Delivery, ack_wait: float, connected_for: float) -> Doubt | None:
+    """Whether the task may have been started before, `connected_for` seconds after the last
+    reconnect. None: it has not been.
 
     A delivery count above 1 is a hand-back as long as the task is younger than any lease.
     """
-    if delivery.sourced:
-        return True
-    return delivery.deliveries > 1 and now - delivery.stored_at >= 0.9 * ack_wait
+    age = time.time() - delivery.stored_at
+    lapsed = delivery.may_have_been_started and age >= 0.9 * ack_wait
+    outage = connected_for < UNSURE and age >= connected_for
+    return Doubt(lapsed, outage) if lapsed or outage or delivery.sourced else None
 
 
 def judge(task: Envelope, record: Record | None, seq: int, redelivered: bool) -> Seen:
@@ -81,8 +99,31 @@ def judge(task: Envelope, record: Record | None, seq: int, redelivered: bool) ->
     return Seen(verdict, seq, lost, record)
 
 
-async def look(broker: Broker, queue: BrokerQueue, delivery: Delivery, task: Envelope) -> Seen:
-    """Read the record and judge."""
+async def look(
+    broker: Broker, queue: BrokerQueue, delivery: Delivery, task: Envelope, doubt: Doubt
+) -> Seen:
+    """Read the record and judge.
+
+    A worker writes *running* before its lease can end. So where that is not there, nobody who
+    lives and is connected has the task, and nobody is asked: it was handed back, or its worker died
+    early. Only an outage may have kept that record, or the final one, from being written: then the
+    worker is asked, and what it has written meanwhile counts.
+    """
+    seen = await _judged(queue, task, doubt.lapsed)
+    if seen.verdict is Verdict.DROP or not (doubt.lapsed or doubt.outage):
+        return seen
+    if doubt.lapsed and await _replaced(queue, delivery, task):
+        return Seen(Verdict.DROP, seen.expected)
+    if seen.record is not None or doubt.outage:
+        if await _held(broker, queue, task.id):
+            return Seen(Verdict.HELD, seen.expected)
+        if doubt.outage:
+            return await _judged(queue, task, doubt.lapsed)
+    return seen
+
+
+async def _judged(queue: BrokerQueue, task: Envelope, lapsed: bool) -> Seen:
+    """The verdict by the record alone."""
     stored = await queue.read_record(task.id)
     record, seq = None, 0
     if stored is not None:
@@ -91,15 +132,7 @@ async def look(broker: Broker, queue: BrokerQueue, delivery: Delivery, task: Env
             record = decode_record(stored.body)
         except Undecodable:
             record = None  # written by nobody of ours: replaced by the next one
-    redelivered = (
-        delivery.deliveries > 1
-        and time.time() - delivery.stored_at >= 0.9 * queue.settings.ack_wait
-    )
-    seen = judge(task, record, seq, redelivered)
-    if seen.verdict is not Verdict.DROP and redelivered and await _replaced(queue, delivery, task):
-        return Seen(Verdict.DROP, seen.expected)
-    if seen.verdict is not Verdict.DROP and redelivered and await _held(broker, queue, task.id):
-        return Seen(Verdict.HELD, seen.expected)
+    seen = judge(task, record, seq, lapsed)
     if record is None and stored is not None:
         return Seen(seen.verdict, seq, seen.lost)
     return seen
