@@ -47,6 +47,28 @@ async def test_c18_the_consumer_of_a_level_is_deleted_under_idle_workers(
     assert len(journal.entries("ready")) == 2
 
 
+async def test_a_task_is_not_run_beside_itself_when_its_consumer_is_deleted(
+    nats_server: NatsProcess,
+    queue_name: str,
+    journal: Journal,
+    make_client: MakeClient,
+    make_worker: MakeWorker,
+) -> None:
+    """The new consumer delivers what runs as if for the first time."""
+    client = await make_client()
+    for _ in range(2):
+        await make_worker(slots=1)
+    task = await client.submit_async("work", {"n": 1, "seconds": 8.0})
+    await journal.started(1)
+    connection = await nats.connect(nats_server.url)
+    _, queue = await client.link()
+    await connection.jetstream().delete_consumer(queue.names.work_stream, NORMAL.consumer)
+    await connection.close()
+    assert await client.submit("work", {"n": 2}, wait_timeout=10) == {"did": 2}  # the new one works
+    assert (await client.wait_for(task.id, 15)).result == {"did": 1}
+    assert journal.runs()[task.id] == 1
+
+
 async def test_c18_the_work_stream_is_deleted_under_idle_workers(
     own_server: NatsProcess,
     queue_name: str,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from headrace.broker.port import (
+    GONE,
     NO_MESSAGES,
     RECONNECTED,
     Delivery,
@@ -33,7 +34,6 @@ class Script:
         self.answer: Callable[[int, int], None] = lambda lane, _: self.none(lane)
         self.naks: list[str] = []
         self.parked: list[int] = []
-        self._moved = asyncio.Event()
 
     def none(self, lane: int) -> None:
         self._status(lane, False, NO_MESSAGES)
@@ -48,6 +48,9 @@ class Script:
     def reconnected(self) -> None:
         self._status(-1, True, RECONNECTED)
 
+    def refuse(self, lane: int, *, parked: bool = False) -> None:
+        self._status(lane, parked, GONE)
+
     async def consumer(
         self, _: Sequence[Lane], deliver: DeliveryCallback, status: StatusCallback
     ) -> Script:
@@ -56,15 +59,12 @@ class Script:
 
     async def pull(self, lane: int, batch: int) -> None:
         self.answer(lane, batch)
-        asyncio.get_running_loop().call_soon(self._moved.set)
 
     async def park(self, lane: int, _: float) -> None:
         self.parked.append(lane)
-        self._moved.set()
 
     async def nak(self, delivery: Delivery, delay: float = 0.0) -> None:
         self.naks.append(delivery.task_id)
-        self._moved.set()
 
     async def close(self) -> None:
         pass
@@ -73,8 +73,7 @@ class Script:
         """Let the dispatcher work until this holds."""
         async with asyncio.timeout(5):
             while not condition():
-                self._moved.clear()
-                await self._moved.wait()
+                await asyncio.sleep(0.001)
 
 
 def dispatcher(script: Script, slots: int) -> tuple[Dispatcher, list[str]]:
@@ -146,26 +145,64 @@ async def test_a_level_whose_head_is_young_is_only_looked_at() -> None:
     assert script.naks == ["young"]
 
 
-@pytest.mark.parametrize(
-    "then", ["comes back", "was elsewhere meanwhile", "comes back after an outage"]
-)
-async def test_what_this_worker_handed_back_was_not_started(then: str) -> None:
-    """It is started at once, without a look at its record. What another worker had, or what comes
-    from a server that may have forgotten what it delivered, is not."""
+OUTAGES: dict[str, Callable[[Script], None]] = {
+    "a reconnect": lambda script: script.reconnected(),
+    "no leader": lambda script: script.refuse(LOW),
+    "a consumer that is gone": lambda script: script.refuse(LOW, parked=True),
+}
+
+
+async def _come_and_go(script: Script, made: Dispatcher, *deliveries: int) -> None:
+    """Let a task come so often while there is no slot for it."""
+    for number in deliveries:
+        count = len(script.naks)
+        made.hold()
+        script.give(LOW, "low", deliveries=number)
+        await script.until(lambda count=count: len(script.naks) > count)  # type: ignore[misc]
+        made.unhold()
+
+
+@pytest.mark.parametrize("last", [3, 4])
+async def test_what_this_worker_handed_back_was_not_started(last: int) -> None:
+    """It is started at once, without a look at its record; not so what another worker had too."""
+    script, given = Script(), []
+    made = Dispatcher(script, LANES, 1, given.append, LIMIT)  # type: ignore[arg-type]
+    await made.open()
+    await _come_and_go(script, made, 1, 2)
+    script.give(LOW, "low", parked=True, deliveries=last)
+    await script.until(lambda: made.free == 0)
+    await made.close()
+    assert [delivery.may_have_been_started for delivery in given] == [last != 3]
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+@pytest.mark.parametrize("back", ["before it", "after it"])
+async def test_counts_are_not_believed_after_an_outage(outage: str, back: str) -> None:
+    """A server that was killed delivers what it has forgotten as if for the first time."""
+    script, given = Script(), []
+    made = Dispatcher(script, LANES, 1, given.append, LIMIT)  # type: ignore[arg-type]
+    await made.open()
+    await script.until(lambda: LOW in script.parked)
+    assert made.outages.over
+    if back == "before it":
+        await _come_and_go(script, made, 1)
+    OUTAGES[outage](script)
+    assert not made.outages.over
+    if back == "after it":
+        await _come_and_go(script, made, 1)
+    assert made.outages.concerns(age=1.0)
+    assert not made.outages.concerns(age=0.0)  # came after it
+    script.give(LOW, "low", parked=True, deliveries=2)
+    await script.until(lambda: made.free == 0)
+    await made.close()
+    assert [delivery.may_have_been_started for delivery in given] == [True]
+
+
+async def test_a_pull_that_nobody_answers_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.runtime.dispatch._ANSWER_WITHIN", 0.05)
     script, given = Script(), []
     made = Dispatcher(script, LANES, 1, given.append, LIMIT)  # type: ignore[arg-type]
     script.answer = lambda lane, _: None
     await made.open()
-    for deliveries in (1, 2):
-        made.hold()
-        script.give(LOW, "low", deliveries=deliveries)
-        await script.until(lambda count=deliveries: len(script.naks) == count)  # type: ignore[misc]
-        made.unhold()
-    if then == "comes back after an outage":
-        script.reconnected()
-    last = 4 if then == "was elsewhere meanwhile" else 3
-    script.give(LOW, "low", parked=True, deliveries=last)
-    script.answer = lambda lane, _: script.none(lane)
-    await script.until(lambda: made.free == 0)
+    await script.until(lambda: not made.outages.over)
     await made.close()
-    assert [delivery.may_have_been_started for delivery in given] == [then != "comes back"]

@@ -84,7 +84,7 @@ class Delivery:
     @property
     def may_have_been_started(self) -> bool:
         """Whether one of the deliveries before this one may have been more than a hand-back."""
-        return self.deliveries > self.returned + 1
+        return self.deliveries != self.returned + 1
 
 
 @dataclass(frozen=True, slots=True)

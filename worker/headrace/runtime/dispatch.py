@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,6 +28,7 @@ from headrace.broker.port import (
     Delivery,
 )
 from headrace.errors import BrokerUnavailable
+from headrace.runtime.outages import Outages
 from headrace.runtime.settle import LEAVE_TIME
 from headrace.wire import Lane
 
@@ -85,8 +85,8 @@ class Dispatcher:
         self._beat_at = self._woke_at = time.monotonic()
         self._gap = 0.0  # seconds for which the loop stood still before it woke last
         self._beat_timer: asyncio.TimerHandle | None = None
-        self._returned: dict[int, int] = {}  # deliveries of a message that were handed back
-        self.reconnected_at = -math.inf  # monotonic; the first connection is none
+        self._returned: dict[int, int] = {}  # by sequence: deliveries, all of them handed back here
+        self.outages = Outages(slots)
 
     # --- its life ---
 
@@ -145,8 +145,9 @@ class Dispatcher:
             self._parked[lane] = 0.0
         elif self._wanted[lane]:
             self._wanted[lane] -= 1
-        if delivery.deliveries > 1:
+        if self._returned:
             delivery.returned = self._returned.pop(delivery.seq, 0)
+        self.outages.answered()
         lag = self._lag(lane, parked)
         if lag > 2 * _LAG_TICK:
             delivery.received_at -= lag
@@ -176,16 +177,18 @@ class Dispatcher:
         return now - self._beat_at
 
     def _status(self, lane: int, parked: bool, status: int) -> None:
-        if lane < 0:  # a new connection: every pull is forgotten, and the server's counts may be
-            self.reconnected_at = time.monotonic()
-            self._returned.clear()
+        if lane < 0:  # a new connection: every pull is forgotten
+            self._outage()
             for index in range(len(self._lanes)):
                 self._parked[index] = 0.0
                 self._wanted[index] = 0
                 self._pending[index] = 1
         elif parked:
-            early = time.monotonic() - self._parked_at[lane] < _QUICK
+            open_for = time.monotonic() - self._parked_at[lane]
+            early = open_for < _QUICK
             self._parked[lane] = 0.0
+            if status == GONE and open_for < PARK_EXPIRES - _QUICK:
+                self._outage()
             if status == CROWDED:
                 self._crowded(lane)
             elif status == GONE and early:
@@ -197,9 +200,16 @@ class Dispatcher:
             if status == NO_MESSAGES:
                 self._pending[lane] = 0
                 self._pause[lane] = 0.0
+                self.outages.answered()
             else:
+                self._outage()
                 self._refused(lane)
         self._wake()
+
+    def _outage(self) -> None:
+        """What the server counted before may be forgotten."""
+        self.outages.seen()
+        self._returned.clear()
 
     def _refused(self, lane: int) -> None:
         """No leader, or no consumer: leave the lane alone for a moment, then look again."""
@@ -222,7 +232,7 @@ class Dispatcher:
                         "every %.0f s instead", self._lanes[lane].consumer, pause)  # fmt: skip
 
     def _hand_back(self, delivery: Delivery) -> None:
-        if not delivery.may_have_been_started:  # then it has not been when it comes back to us
+        if not delivery.may_have_been_started and self.outages.over:
             self._returned[delivery.seq] = delivery.deliveries
             if len(self._returned) > _REMEMBERED:
                 del self._returned[next(iter(self._returned))]
@@ -274,6 +284,8 @@ class Dispatcher:
         """Wait until these lanes have answered; a lane that does not is asked again later."""
         await self._until(lambda: not any(self._wanted[lane] for lane in lanes), _ANSWER_WITHIN)
         for lane in lanes:
+            if self._wanted[lane] and not self._stopping:
+                self._outage()
             self._wanted[lane] = 0
 
     # --- the work ---

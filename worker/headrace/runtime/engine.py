@@ -19,7 +19,7 @@ from headrace.errors import BrokerError, HeadraceError
 from headrace.runtime.dispatch import Dispatcher
 from headrace.runtime.execute import Executor
 from headrace.runtime.handlers import Handler, Handlers
-from headrace.runtime.look import ALONE_FROM, UNSURE, Verdict, doubt_of, look
+from headrace.runtime.look import ALONE_FROM, Verdict, doubt_of, look
 from headrace.runtime.orders import DRAIN_LEASE, Orders
 from headrace.runtime.outcome import Outcome
 from headrace.runtime.run import Cause, Run, timed_out
@@ -35,6 +35,7 @@ CANCEL_GRACE = 10.0
 """Seconds in which a handler that was cancelled or timed out must end; then it is abandoned."""
 _SWEEP = 0.5
 _HAND_BACK_WITHIN = 5.0
+_LOOK_AGAIN = 1.0  # seconds
 
 Observer = Callable[[str, Outcome], None]
 
@@ -62,6 +63,7 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: dict[str, bool] = {}  # task id → cancelled meanwhile
         self._alone = asyncio.Lock()
+        self._suspects: dict[str, Run] = {}  # that wait to run alone
         self._changed = asyncio.Event()
         self._subscriptions: list[Subscription] = []
         self._exit = AsyncExitStack()
@@ -230,11 +232,6 @@ class Engine:
             self._dispatcher.failed or (self._sweeper is not None and self._sweeper.done())
         )
 
-    @property
-    def _connected_for(self) -> float:
-        """Seconds since the last reconnect; infinite if there was none."""
-        return time.monotonic() - self._dispatcher.reconnected_at
-
     async def _take(self, delivery: Delivery, own: list[asyncio.Task[None]]) -> None:
         run: Run | None = None
         try:
@@ -258,7 +255,7 @@ class Engine:
     def _prepare_now(self, delivery: Delivery) -> Run | None:
         """The run of a task that comes for the first time and is known here: nearly all of them.
         None: `_prepare` has more to do."""
-        if delivery.sourced or delivery.deliveries > 1 or self._connected_for < UNSURE:
+        if delivery.sourced or delivery.deliveries > 1 or not self._dispatcher.outages.over:
             return None
         try:
             task = decode_task(delivery.lane, delivery.task_id, delivery.body)
@@ -287,11 +284,16 @@ class Engine:
             await self._settler.undecodable(delivery, str(error))
             return None
         expected, lost = task.after, 0
-        doubt = doubt_of(delivery, self._queue.settings.ack_wait, self._connected_for)
+        outages = self._dispatcher.outages
+        doubt = doubt_of(delivery, self._queue.settings.ack_wait, outages)
         if doubt is not None:
             self._looking[task_id] = False
             try:
-                seen = await look(self._broker, self._queue, delivery, task, doubt)
+                seen = await look(self._broker, self._queue, delivery, task, doubt, outages)
+            except BrokerError as error:
+                log.warning("task %s is looked at later: %s", task_id, error)
+                await self._queue.nak(delivery, _LOOK_AGAIN)
+                return None
             finally:
                 cancelled = self._looking.pop(task_id, False)
             if seen.verdict is Verdict.DROP or cancelled:
@@ -325,12 +327,14 @@ class Engine:
     async def _carry_out_alone(self, run: Run) -> None:
         """With no neighbour, so that it alone is to blame if the worker dies once more."""
         self._dispatcher.hold()
+        self._suspects[run.task.id] = run
         try:
             async with self._alone:
                 while self._runs:
                     await self.wait_changed()
                 await self._run(run)
         finally:
+            del self._suspects[run.task.id]
             self._dispatcher.unhold()
 
     async def _run(self, run: Run) -> None:
@@ -379,7 +383,8 @@ class Engine:
             self._executor.end(run, Cause.CANCEL)
 
     async def _on_holds(self, subject: str, _: bytes, reply: str) -> None:
-        run = self._runs.get(subject.rpartition(".")[2])
+        task_id = subject.rpartition(".")[2]
+        run = self._runs.get(task_id) or self._suspects.get(task_id)
         if run is not None and reply:
             await self._broker.publish(reply, self._settler.running_record(run))
 

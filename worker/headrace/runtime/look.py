@@ -1,11 +1,9 @@
 """Look before the start: what is already known of a task that may have been started before.
 
-A task that came a first time straight from its submitter starts at once, and so does one that this
-worker itself handed back. One that others had before, or that came by way of *later*, starts only
-after its record was read: somebody may have finished it, or may have died running it.
-
-A server that was killed forgets what it did last, counts of deliveries and acknowledgements too. So
-for a moment after a reconnect nothing that is older than the connection counts as new.
+A task that came a first time straight from its submitter starts at once, and so does one that was
+only handed back. One that may have lost its worker, or that came by way of *later*, starts only
+after its record was read: somebody may have finished it, or may have died running it. After an
+outage that concerns all that was there before it (`outages`).
 """
 
 from __future__ import annotations
@@ -17,14 +15,14 @@ from enum import Enum
 
 from headrace.broker.port import Broker, BrokerQueue, Delivery
 from headrace.errors import BrokerError
+from headrace.runtime.outages import Outages
 from headrace.task import TaskStatus
 from headrace.wire import Envelope, Record, Undecodable, decode_record
 
 log = logging.getLogger("headrace.worker")
 
 _HOLDER_ANSWERS_WITHIN = 0.5  # seconds
-UNSURE = 3.0
-"""Seconds after a reconnect in which other workers may not be back yet."""
+_ASKED_AFTER_OUTAGE = 3  # times, a quarter of a second each: workers come back one by one
 MAX_LOST_WORKERS = 3
 """A task whose workers died this often, one after the other, becomes a dead letter."""
 ALONE_FROM = 2
@@ -57,30 +55,29 @@ class Doubt:
     """Why a task may have been started before; what came by way of *later* may always."""
 
     lapsed: bool
-    """It was delivered before, and is old enough for a lease to have ended since."""
+    """It was delivered before, was not just handed back, and is old enough for a lease to have
+    ended since."""
     outage: bool
-    """It was there before an outage that ended less than `UNSURE` seconds ago."""
+    """It was there before an outage, which the broker may have forgotten its delivery in."""
 
 
-def doubt_of(delivery: Delivery, ack_wait: float, connected_for: float) -> Doubt | None:
-    """Whether the task may have been started before, `connected_for` seconds after the last
-    reconnect. None: it has not been.
+def doubt_of(delivery: Delivery, ack_wait: float, outages: Outages) -> Doubt | None:
+    """Whether the task may have been started before. None: it has not been.
 
     A delivery count above 1 is a hand-back as long as the task is younger than any lease.
     """
     age = time.time() - delivery.stored_at
     lapsed = delivery.may_have_been_started and age >= 0.9 * ack_wait
-    outage = connected_for < UNSURE and age >= connected_for
+    outage = outages.concerns(age)
     return Doubt(lapsed, outage) if lapsed or outage or delivery.sourced else None
 
 
-def judge(task: Envelope, record: Record | None, seq: int, redelivered: bool) -> Seen:
-    """The verdict on a task, given its record (with sequence `seq`) and whether it is redelivered
-    after a time in which a lease may have lapsed."""
+def judge(task: Envelope, record: Record | None, seq: int, doubt: Doubt) -> Seen:
+    """The verdict on a task, given its record, with sequence `seq`."""
     attempt = task.retry_count + 1
     if record is None:
         # Delivered before and never recorded: presumed started and lost, once.
-        return Seen(Verdict.START, task.after, 1 if redelivered else 0)
+        return Seen(Verdict.START, task.after, 1 if doubt.lapsed else 0)
     if record.is_final:
         if task.after and task.after == seq:
             return Seen(Verdict.START, seq)  # a replay: this is the failure that it supersedes
@@ -88,7 +85,7 @@ def judge(task: Envelope, record: Record | None, seq: int, redelivered: bool) ->
     if record.attempt > attempt:
         # The next attempt has its place, unless the worker died between its record and its
         # schedule: `look` asks which.
-        verdict = Verdict.START if redelivered else Verdict.DROP
+        verdict = Verdict.START if doubt.lapsed or doubt.outage else Verdict.DROP
         return Seen(verdict, seq, record.lost, record)
     if record.attempt < attempt:
         return Seen(Verdict.START, seq)
@@ -100,29 +97,35 @@ def judge(task: Envelope, record: Record | None, seq: int, redelivered: bool) ->
 
 
 async def look(
-    broker: Broker, queue: BrokerQueue, delivery: Delivery, task: Envelope, doubt: Doubt
+    broker: Broker,
+    queue: BrokerQueue,
+    delivery: Delivery,
+    task: Envelope,
+    doubt: Doubt,
+    outages: Outages,
 ) -> Seen:
-    """Read the record and judge.
+    """Read the record and judge. Raises `BrokerError`.
 
     A worker writes *running* before its lease can end. So where that is not there, nobody who
     lives and is connected has the task, and nobody is asked: it was handed back, or its worker died
-    early. Only an outage may have kept that record, or the final one, from being written: then the
-    worker is asked, and what it has written meanwhile counts.
+    early. Only an outage may have kept that record from being written.
     """
-    seen = await _judged(queue, task, doubt.lapsed)
+    seen = await _judged(queue, task, doubt)
     if seen.verdict is Verdict.DROP or not (doubt.lapsed or doubt.outage):
         return seen
-    if doubt.lapsed and await _replaced(queue, delivery, task):
-        return Seen(Verdict.DROP, seen.expected)
-    if seen.record is not None or doubt.outage:
-        if await _held(broker, queue, task.id):
+    if seen.record is not None or (doubt.outage and outages.may_ask()):
+        if await _held(broker, queue, task.id, doubt):
             return Seen(Verdict.HELD, seen.expected)
-        if doubt.outage:
-            return await _judged(queue, task, doubt.lapsed)
+        seen = await _judged(queue, task, doubt)  # who had it may have ended it meanwhile
+        if seen.verdict is Verdict.DROP:
+            return seen
+    replaced = doubt.lapsed or seen.record is not None
+    if replaced and await _replaced(queue, delivery, task):
+        return Seen(Verdict.DROP, seen.expected)
     return seen
 
 
-async def _judged(queue: BrokerQueue, task: Envelope, lapsed: bool) -> Seen:
+async def _judged(queue: BrokerQueue, task: Envelope, doubt: Doubt) -> Seen:
     """The verdict by the record alone."""
     stored = await queue.read_record(task.id)
     record, seq = None, 0
@@ -132,20 +135,25 @@ async def _judged(queue: BrokerQueue, task: Envelope, lapsed: bool) -> Seen:
             record = decode_record(stored.body)
         except Undecodable:
             record = None  # written by nobody of ours: replaced by the next one
-    seen = judge(task, record, seq, lapsed)
+    seen = judge(task, record, seq, doubt)
     if record is None and stored is not None:
         return Seen(seen.verdict, seq, seen.lost)
     return seen
 
 
-async def _held(broker: Broker, queue: BrokerQueue, task_id: str) -> bool:
+async def _held(broker: Broker, queue: BrokerQueue, task_id: str, doubt: Doubt) -> bool:
     """Whether a worker says that it runs this task: an outage ends leases and not workers, and
     what it left alive is neither lost nor to be run a second time beside itself."""
+    times, within = 1, _HOLDER_ANSWERS_WITHIN
+    if doubt.outage:
+        times, within = _ASKED_AFTER_OUTAGE, within / 2
     try:
-        return bool(await broker.request(queue.names.holds(task_id), b"", _HOLDER_ANSWERS_WITHIN))
+        for _ in range(times):
+            if await broker.request(queue.names.holds(task_id), b"", within):
+                return True
     except BrokerError as error:  # also a missing right: then the lease alone decides
         log.debug("nobody could be asked who runs %s: %s", task_id, error)
-        return False
+    return False
 
 
 async def _replaced(queue: BrokerQueue, delivery: Delivery, task: Envelope) -> bool:
