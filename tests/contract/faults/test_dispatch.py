@@ -183,15 +183,15 @@ async def test_counts_are_not_believed_after_an_outage(outage: str, back: str) -
     made = Dispatcher(script, LANES, 1, given.append, LIMIT)  # type: ignore[arg-type]
     await made.open()
     await script.until(lambda: LOW in script.parked)
-    assert made.outages.over
+    assert made.history.sure
     if back == "before it":
         await _come_and_go(script, made, 1)
     OUTAGES[outage](script)
-    assert not made.outages.over
+    assert not made.history.sure
     if back == "after it":
         await _come_and_go(script, made, 1)
-    assert made.outages.concerns(age=1.0)
-    assert not made.outages.concerns(age=0.0)  # came after it
+    assert made.history.doubts(age=1.0)
+    assert not made.history.doubts(age=0.0)  # came after it
     script.give(LOW, "low", parked=True, deliveries=2)
     await script.until(lambda: made.free == 0)
     await made.close()
@@ -204,5 +204,5 @@ async def test_a_pull_that_nobody_answers_is_an_outage(monkeypatch: pytest.Monke
     made = Dispatcher(script, LANES, 1, given.append, LIMIT)  # type: ignore[arg-type]
     script.answer = lambda lane, _: None
     await made.open()
-    await script.until(lambda: not made.outages.over)
+    await script.until(lambda: not made.history.sure)
     await made.close()

@@ -21,8 +21,8 @@ from headrace import Client, QueueSettings, Retry, TaskPriority, Worker, WorkerC
 from headrace.broker.connect import make_broker
 from headrace.broker.jetstream import streams
 from headrace.broker.port import Broker, BrokerQueue
+from headrace.runtime.history import History
 from headrace.runtime.look import Doubt, Verdict, look
-from headrace.runtime.outages import Outages
 from headrace.wire import decode_task
 
 ACK_WAIT = 2.0
@@ -144,7 +144,7 @@ async def test_a_due_copy_that_is_still_there_is_no_later_attempt(tmp_path: Path
             assert await queue.find_scheduled("a") is not None, "the copy has gone already"
             task = decode_task(NORMAL, "a", again.body)
             assert (
-                await look(broker, queue, again, task, LAPSED, Outages(1))
+                await look(broker, queue, again, task, LAPSED, History(1))
             ).verdict is Verdict.START
         await broker.close()
     finally:
@@ -163,7 +163,7 @@ async def test_a_schedule_of_the_next_attempt_takes_the_place_of_a_redelivered_o
         await queue.schedule(NORMAL, "a", body, queue.now() + 600, "a.1")
         (again,) = await taker.take()
         task = decode_task(NORMAL, "a", again.body)
-        assert (await look(broker, queue, again, task, LAPSED, Outages(1))).verdict is Verdict.DROP
+        assert (await look(broker, queue, again, task, LAPSED, History(1))).verdict is Verdict.DROP
 
 
 async def test_due_copies_that_a_killed_server_forgot_to_drop_are_dropped(

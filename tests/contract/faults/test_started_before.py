@@ -13,7 +13,7 @@ from tests.support.recorder import NORMAL, Recorder, when
 
 from headrace import Client, QueueSettings, TaskStatus, Worker, WorkerConfig
 from headrace.broker.connect import make_broker
-from headrace.runtime.outages import UNSURE
+from headrace.runtime.history import UNSURE
 from headrace.wire import QueueNames, Record, encode_record
 
 ACK_WAIT = 1.0

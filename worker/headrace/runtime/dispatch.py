@@ -28,7 +28,7 @@ from headrace.broker.port import (
     Delivery,
 )
 from headrace.errors import BrokerUnavailable
-from headrace.runtime.outages import Outages
+from headrace.runtime.history import History
 from headrace.runtime.settle import LEAVE_TIME
 from headrace.wire import Lane
 
@@ -41,7 +41,6 @@ _QUICK = 1.0  # a parked pull that ends sooner was refused, not expired
 _LAG_TICK = 0.25
 _CROWDED_PAUSE = 4.0, 6.0  # seconds, drawn so that those who were refused together part
 _READ_WITHIN = 2.0  # seconds in which a loop that woke has read what lay in its sockets
-_REMEMBERED = 1_000  # tasks that were handed back
 
 
 class Dispatcher:
@@ -85,8 +84,7 @@ class Dispatcher:
         self._beat_at = self._woke_at = time.monotonic()
         self._gap = 0.0  # seconds for which the loop stood still before it woke last
         self._beat_timer: asyncio.TimerHandle | None = None
-        self._returned: dict[int, int] = {}  # by sequence: deliveries, all of them handed back here
-        self.outages = Outages(slots)
+        self.history = History(slots)
 
     # --- its life ---
 
@@ -145,9 +143,7 @@ class Dispatcher:
             self._parked[lane] = 0.0
         elif self._wanted[lane]:
             self._wanted[lane] -= 1
-        if self._returned:
-            delivery.returned = self._returned.pop(delivery.seq, 0)
-        self.outages.answered()
+        self.history.came(delivery)
         lag = self._lag(lane, parked)
         if lag > 2 * _LAG_TICK:
             delivery.received_at -= lag
@@ -178,7 +174,7 @@ class Dispatcher:
 
     def _status(self, lane: int, parked: bool, status: int) -> None:
         if lane < 0:  # a new connection: every pull is forgotten
-            self._outage()
+            self.history.outage()
             for index in range(len(self._lanes)):
                 self._parked[index] = 0.0
                 self._wanted[index] = 0
@@ -188,7 +184,7 @@ class Dispatcher:
             early = open_for < _QUICK
             self._parked[lane] = 0.0
             if status == GONE and open_for < PARK_EXPIRES - _QUICK:
-                self._outage()
+                self.history.outage()
             if status == CROWDED:
                 self._crowded(lane)
             elif status == GONE and early:
@@ -200,16 +196,11 @@ class Dispatcher:
             if status == NO_MESSAGES:
                 self._pending[lane] = 0
                 self._pause[lane] = 0.0
-                self.outages.answered()
+                self.history.answered()
             else:
-                self._outage()
+                self.history.outage()
                 self._refused(lane)
         self._wake()
-
-    def _outage(self) -> None:
-        """What the server counted before may be forgotten."""
-        self.outages.seen()
-        self._returned.clear()
 
     def _refused(self, lane: int) -> None:
         """No leader, or no consumer: leave the lane alone for a moment, then look again."""
@@ -232,10 +223,7 @@ class Dispatcher:
                         "every %.0f s instead", self._lanes[lane].consumer, pause)  # fmt: skip
 
     def _hand_back(self, delivery: Delivery) -> None:
-        if not delivery.may_have_been_started and self.outages.over:
-            self._returned[delivery.seq] = delivery.deliveries
-            if len(self._returned) > _REMEMBERED:
-                del self._returned[next(iter(self._returned))]
+        self.history.handed_back(delivery)
         self._later(self._queue.nak(delivery, LEAVE_TIME if self._stopping else 0.0))
 
     def _return_candidates(self) -> None:
@@ -285,7 +273,7 @@ class Dispatcher:
         await self._until(lambda: not any(self._wanted[lane] for lane in lanes), _ANSWER_WITHIN)
         for lane in lanes:
             if self._wanted[lane] and not self._stopping:
-                self._outage()
+                self.history.outage()
             self._wanted[lane] = 0
 
     # --- the work ---

@@ -255,7 +255,7 @@ class Engine:
     def _prepare_now(self, delivery: Delivery) -> Run | None:
         """The run of a task that comes for the first time and is known here: nearly all of them.
         None: `_prepare` has more to do."""
-        if delivery.sourced or delivery.deliveries > 1 or not self._dispatcher.outages.over:
+        if delivery.sourced or delivery.deliveries > 1 or not self._dispatcher.history.sure:
             return None
         try:
             task = decode_task(delivery.lane, delivery.task_id, delivery.body)
@@ -284,12 +284,12 @@ class Engine:
             await self._settler.undecodable(delivery, str(error))
             return None
         expected, lost = task.after, 0
-        outages = self._dispatcher.outages
-        doubt = doubt_of(delivery, self._queue.settings.ack_wait, outages)
+        history = self._dispatcher.history
+        doubt = doubt_of(delivery, self._queue.settings.ack_wait, history)
         if doubt is not None:
             self._looking[task_id] = False
             try:
-                seen = await look(self._broker, self._queue, delivery, task, doubt, outages)
+                seen = await look(self._broker, self._queue, delivery, task, doubt, history)
             except BrokerError as error:
                 log.warning("task %s is looked at later: %s", task_id, error)
                 await self._queue.nak(delivery, _LOOK_AGAIN)

@@ -3,7 +3,7 @@
 A task that came a first time straight from its submitter starts at once, and so does one that was
 only handed back. One that may have lost its worker, or that came by way of *later*, starts only
 after its record was read: somebody may have finished it, or may have died running it. After an
-outage that concerns all that was there before it (`outages`).
+outage that concerns all that was there before it (`history`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from enum import Enum
 
 from headrace.broker.port import Broker, BrokerQueue, Delivery
 from headrace.errors import BrokerError
-from headrace.runtime.outages import Outages
+from headrace.runtime.history import History
 from headrace.task import TaskStatus
 from headrace.wire import Envelope, Record, Undecodable, decode_record
 
@@ -61,14 +61,14 @@ class Doubt:
     """It was there before an outage, which the broker may have forgotten its delivery in."""
 
 
-def doubt_of(delivery: Delivery, ack_wait: float, outages: Outages) -> Doubt | None:
+def doubt_of(delivery: Delivery, ack_wait: float, history: History) -> Doubt | None:
     """Whether the task may have been started before. None: it has not been.
 
     A delivery count above 1 is a hand-back as long as the task is younger than any lease.
     """
     age = time.time() - delivery.stored_at
     lapsed = delivery.may_have_been_started and age >= 0.9 * ack_wait
-    outage = outages.concerns(age)
+    outage = history.doubts(age)
     return Doubt(lapsed, outage) if lapsed or outage or delivery.sourced else None
 
 
@@ -102,7 +102,7 @@ async def look(
     delivery: Delivery,
     task: Envelope,
     doubt: Doubt,
-    outages: Outages,
+    history: History,
 ) -> Seen:
     """Read the record and judge. Raises `BrokerError`.
 
@@ -113,7 +113,7 @@ async def look(
     seen = await _judged(queue, task, doubt)
     if seen.verdict is Verdict.DROP or not (doubt.lapsed or doubt.outage):
         return seen
-    if seen.record is not None or (doubt.outage and outages.may_ask()):
+    if seen.record is not None or (doubt.outage and history.may_ask()):
         if await _held(broker, queue, task.id, doubt):
             return Seen(Verdict.HELD, seen.expected)
         seen = await _judged(queue, task, doubt)  # who had it may have ended it meanwhile
