@@ -11,7 +11,8 @@ from tests.support.nats_servers import NatsProcess
 from tests.support.recorder import NORMAL, when
 from tests.support.workers import Journal, MakeClient, MakeWorker
 
-from headrace import BrokerError, Client, QueueSettings
+from headrace import CONTEXT, BrokerError, Client, Context, QueueSettings, Retry, Worker
+from headrace.broker.jetstream.keeper.parent import KeeperLeases
 
 
 async def _idle(client: Client, workers: int) -> None:
@@ -67,6 +68,38 @@ async def test_a_task_is_not_run_beside_itself_when_its_consumer_is_deleted(
     assert await client.submit("work", {"n": 2}, wait_timeout=10) == {"did": 2}  # the new one works
     assert (await client.wait_for(task.id, 15)).result == {"did": 1}
     assert journal.runs()[task.id] == 1
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+async def test_what_runs_while_its_message_is_lost_has_its_outcome_all_the_same(
+    nats_server: NatsProcess, queue_name: str, monkeypatch: pytest.MonkeyPatch, retries: int
+) -> None:
+    """Also where its lease has lapsed by then: it was taken for settled by somebody else."""
+    monkeypatch.setattr(KeeperLeases, "hold", lambda self, delivery: None)
+    settings = QueueSettings(ack_wait=0.5)
+    worker = Worker(url=nats_server.url, queue=queue_name, settings=settings)
+    began, release = asyncio.Event(), asyncio.Event()
+
+    @worker.handler("wait")
+    async def wait(ctx: Context = CONTEXT) -> int:
+        began.set()
+        await release.wait()
+        if ctx.attempt <= retries:
+            raise Retry("once more", delay=0.0)
+        return ctx.attempt
+
+    async with Client(nats_server.url, queue_name, settings=settings) as client:
+        await worker.start()
+        task = await client.submit_async("wait", retries=1)
+        await began.wait()
+        connection = await nats.connect(nats_server.url)
+        _, queue = await client.link()
+        await connection.jetstream().purge_stream(queue.names.work_stream)
+        await connection.close()
+        await asyncio.sleep(2 * settings.ack_wait)
+        release.set()
+        assert (await client.wait_for(task.id, 10)).result == 1 + retries
+        await worker.stop()
 
 
 async def test_c18_the_work_stream_is_deleted_under_idle_workers(

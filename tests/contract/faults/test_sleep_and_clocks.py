@@ -23,7 +23,8 @@ from headrace.broker.jetstream import streams
 from headrace.broker.port import Broker, BrokerQueue
 from headrace.runtime.history import History
 from headrace.runtime.look import Doubt, Verdict, look
-from headrace.wire import decode_task
+from headrace.task import TaskStatus
+from headrace.wire import Record, decode_task, encode_record
 
 ACK_WAIT = 2.0
 LAPSED = Doubt(lapsed=True, outage=False)
@@ -194,6 +195,40 @@ async def test_due_copies_that_a_killed_server_forgot_to_drop_are_dropped(
         await when(lambda: queue.find_scheduled("old"), lambda found: found is None)
     assert await queue.find_scheduled("new") is not None
     assert await queue.find("old") is not None
+    await connection.close()
+
+
+async def test_due_tasks_that_were_acknowledged_and_never_arrived_are_scheduled_again(
+    nats_server: NatsProcess, queue_name: str, make_client: MakeClient
+) -> None:
+    """Acknowledgements of what is sourced are cumulative: one stood for what an isolated server
+    had not been sent. Here the work stream loses the tasks; those that have ended stay away."""
+    client = await make_client()
+    _, queue = await client.link()
+    names = queue.names
+    connection = await nats.connect(nats_server.url)
+    config = streams.later_config(names, queue.settings) | {"retention": "limits"}
+    await connection.request(
+        f"$JS.API.STREAM.CREATE.{names.later_stream}", json.dumps(config).encode()
+    )
+    for task_id in ("lost", "ended"):
+        await client.submit_async("work", {"n": 1}, delay=0.1, task_id=task_id)
+    await depth_when(queue, lambda depth: depth.messages == 2)
+    info = f"$JS.API.CONSUMER.INFO.{names.later_stream}.{streams.LATER_CONSUMER}"
+
+    async def floor() -> int:
+        return int(json.loads((await connection.request(info)).data)["ack_floor"]["stream_seq"])
+
+    await when(floor, lambda found: found >= 4)  # two schedules, two due copies
+    await connection.jetstream().purge_stream(names.work_stream)
+    record = Record("ended", TaskStatus.COMPLETED, run="other-1")
+    await queue.write_record("ended", encode_record(record, NORMAL, None)[0], 0, 3600)
+    async with Recorder(queue, NORMAL) as taker:
+        (again,) = await taker.take()
+        assert (again.task_id, again.sourced) == ("lost", True)
+        await queue.ack(again)
+        await when(lambda: queue.find_scheduled("ended"), lambda found: found is None)
+        assert taker.ids == ["lost"]
     await connection.close()
 
 

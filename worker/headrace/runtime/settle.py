@@ -47,6 +47,7 @@ LEAVE_TIME = 0.2
 """Seconds until a task that a stopping worker hands back is delivered again. The worker's parked
 pulls are gone by then; one of them would be answered with it, and nobody would read the answer."""
 _MAX_PAUSE = 2.0
+_TTL_ROUNDED = 1.0  # seconds: the server counts whole ones
 
 T = TypeVar("T")
 
@@ -85,7 +86,7 @@ class Settler:
     # --- the last attempt ---
 
     async def _final(self, run: Run, outcome: Outcome) -> TaskStatus | None:
-        if self._may_have_lapsed(run) and not await self._still_there(run):
+        if not await self._still_ours(run):
             return None
         return await self._fitting(lambda: self._end(run, outcome))
 
@@ -142,12 +143,17 @@ class Settler:
             run.chunks,
         )
 
-    def _may_have_lapsed(self, run: Run) -> bool:
-        return time.monotonic() >= self._leases.sure_until(run.delivery)
+    async def _still_ours(self, run: Run) -> bool:
+        """Whether the record's fence can tell if somebody else has settled the task, or else
+        nobody has.
 
-    async def _still_there(self, run: Run) -> bool:
-        """Whether nobody has settled a task whose lease may have lapsed: the record of it may have
-        expired since."""
+        Who did so after our lease lapsed left a record that lives for `result_ttl`. Only after
+        that does the message tell: where the broker has lost it, the outcome is all there is.
+        """
+        now = time.monotonic()
+        lapsed = now >= self._leases.sure_until(run.delivery)
+        if not lapsed or now - run.began < run.task.result_ttl - _TTL_ROUNDED:
+            return True
         if await persist(lambda: self._queue.present(run.delivery)):
             return True
         log.warning("the outcome of %s is dropped: its lease had lapsed and somebody settled it",
@@ -218,7 +224,7 @@ class Settler:
     # --- another attempt ---
 
     async def _retry(self, run: Run, outcome: Outcome) -> TaskStatus | None:
-        if self._may_have_lapsed(run) and not await self._still_there(run):
+        if not await self._still_ours(run):
             return None
         delay = outcome.delay
         if delay is None:

@@ -45,6 +45,7 @@ class JetStreamConsumer:
         lanes: Sequence[Lane],
         deliver: DeliveryCallback,
         status: StatusCallback,
+        leftovers: Leftovers,
     ) -> None:
         self._connection = connection
         self._lanes = tuple(lanes)
@@ -55,7 +56,7 @@ class JetStreamConsumer:
         ]
         self.inbox = connection.nc.new_inbox()
         self._subscriptions: list[NatsSubscription] = []
-        self._leftovers = Leftovers(connection, names)
+        self._leftovers = leftovers
 
     async def start(self) -> None:
         """Subscribe to the answers."""

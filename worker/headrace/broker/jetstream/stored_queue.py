@@ -19,6 +19,7 @@ from headrace.broker.jetstream.connection import (
 )
 from headrace.broker.jetstream.consume import JetStreamConsumer
 from headrace.broker.jetstream.lasting_client import header_block
+from headrace.broker.jetstream.leftovers import Leftovers
 from headrace.broker.jetstream.presence import announce, ask_workers
 from headrace.broker.jetstream.publisher import Publisher
 from headrace.broker.jetstream.reader import StreamReader
@@ -361,7 +362,10 @@ class JetStreamQueue:
     ) -> JetStreamConsumer:
         """Receive tasks of these lanes."""
         await self.ensure_lanes(lanes)
-        consumer = JetStreamConsumer(self._connection, self.names, lanes, deliver, status)
+        leftovers = Leftovers(self._connection, self.names, self, self._reader)
+        consumer = JetStreamConsumer(
+            self._connection, self.names, lanes, deliver, status, leftovers
+        )
         await consumer.start()
         return consumer
 
