@@ -32,7 +32,7 @@ test-unit: $(STAMP)  ## seconds; nothing real
 	$(BIN)/python -m pytest tests/unit $(PYTEST_FLAGS)
 
 test-contract: $(STAMP)  ## every broker, real nats-servers, faults
-	$(BIN)/python -m pytest tests/contract -n 6 --dist loadfile $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest tests/contract -n 5 --dist loadfile $(PYTEST_FLAGS)
 
 test-faults: $(STAMP)  ## every fault once; Linux, root (docs/faults.md)
 	$(BIN)/python -m pytest tests/faults -n 2 $(PYTEST_FLAGS)

@@ -142,7 +142,7 @@ async def test_c17_the_second_signal_hands_back_at_once(
         (again,) = await journal.started(1, pid=other.pid)
         assert again["at"] - told < 5  # and not after the lease of 15 s
         assert (await client.wait_for(task.id, 30)).result == 1
-        assert finals.statuses[task.id] == ["completed"]
+        assert await finals.of([task.id]) == {task.id: ["completed"]}
     assert journal.runs() == {task.id: 2}
 
 

@@ -72,7 +72,8 @@ async def blocked(
             _, stored = await client.link()
             await depth_when(stored, lambda depth: depth.messages == 0)
             runs = journal.runs()[task.id]
-            return Seen(runs, finals.statuses[task.id], result.result, took, livez, status)
+            ends = (await finals.of([task.id]))[task.id]
+            return Seen(runs, ends, result.result, took, livez, status)
     finally:
         for worker in workers:
             worker.close()

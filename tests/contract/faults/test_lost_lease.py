@@ -86,7 +86,7 @@ async def test_an_id_that_is_submitted_twice_runs_once(
         assert await other.submit("work", {"n": 2}, task_id="once", wait_timeout=10) == {"did": 1}
         # what comes behind it has run, so the third would have
         await client.submit("work", {"n": 3}, wait_timeout=10)
-        assert finals.statuses["once"] == ["completed"]
+        assert await finals.of(["once"]) == {"once": ["completed"]}
     assert journal.runs()["once"] == 1
 
 
@@ -112,7 +112,7 @@ async def test_an_id_that_a_foreign_client_publishes_twice_ends_once(
         result = (await client.wait_for("x1")).result
         _, queue = await client.link()
         depth = await depth_when(queue, lambda depth: depth.messages == 0)
-        assert finals.statuses["x1"] == ["completed"]
+        assert await finals.of(["x1"]) == {"x1": ["completed"]}
     await connection.close()
     assert result == {"did": 1}
     assert journal.runs()["x1"] in (1, 2)
