@@ -96,7 +96,7 @@ async def test_what_runs_while_its_message_is_lost_has_its_outcome_all_the_same(
         _, queue = await client.link()
         await connection.jetstream().purge_stream(queue.names.work_stream)
         await connection.close()
-        await asyncio.sleep(2 * settings.ack_wait)
+        await asyncio.sleep(2 * settings.ack_wait)  # a lease that lapses tells nobody
         release.set()
         assert (await client.wait_for(task.id, 10)).result == 1 + retries
         await worker.stop()

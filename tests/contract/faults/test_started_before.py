@@ -41,7 +41,7 @@ async def test_nobody_is_asked_who_runs_a_task_that_was_handed_back(
         tasks = await client.submit_many([("quick", {})] * 5)
         _, queue = await client.link()
         async with Recorder(queue, NORMAL) as taker:
-            await asyncio.sleep(ACK_WAIT)
+            await asyncio.sleep(ACK_WAIT)  # only tasks older than a lease are asked about
             for delivery in await taker.take(5):
                 await queue.nak(delivery)
         asked = await broker.subscribe(
@@ -80,7 +80,11 @@ async def test_what_ended_before_a_server_was_killed_is_not_run_again(
         await client.submit_async("wait", 1)
         await when(lambda: _now(began), bool)
         ended = await client.submit_async("wait", 2)
-        _, queue = await client.link()
+        broker, queue = await client.link()
+        asked = asyncio.Event()
+        names = QueueNames(queue_name)
+        await broker.subscribe(names.holds(ended.id), lambda *_: asked.set())
+        await broker.flush()
 
         async def end() -> None:
             record = Record(ended.id, TaskStatus.COMPLETED, run="other-1", worker_id="other")
@@ -94,7 +98,7 @@ async def test_what_ended_before_a_server_was_killed_is_not_run_again(
         released = time.monotonic()
         release.set()
         if recorded == "after":
-            await asyncio.sleep(0.2)  # while it is asked who runs it
+            await asked.wait()
             await end()
         await when(client.depth, lambda depth: depth.messages == 0)
         assert time.monotonic() - released < UNSURE

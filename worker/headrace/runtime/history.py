@@ -39,7 +39,8 @@ class History:
         """Tell a delivery how many of those before it were handed back here."""
         if self._returned:
             delivery.returned = self._returned.pop(delivery.seq, 0)
-        self.answered()
+        if self._unanswered:
+            self.answered()
 
     def handed_back(self, delivery: Delivery) -> None:
         """Remember it, if it has not been started since it was stored."""
