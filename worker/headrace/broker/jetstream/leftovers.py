@@ -20,7 +20,6 @@ from headrace.broker.port import BrokerQueue, StoredMessage
 from headrace.errors import HeadraceError
 from headrace.task import TaskStatus
 from headrace.wire import (
-    QueueNames,
     Undecodable,
     decode_record,
     decode_task,
@@ -38,13 +37,9 @@ class Leftovers:
     """Drops them: when a worker starts, and after each reconnect, which may be a restart's."""
 
     def __init__(
-        self,
-        connection: NatsConnection,
-        names: QueueNames,
-        queue: BrokerQueue,
-        reader: StreamReader,
+        self, connection: NatsConnection, queue: BrokerQueue, reader: StreamReader
     ) -> None:
-        self._connection, self._names = connection, names
+        self._connection, self._names = connection, queue.names
         self._queue, self._reader = queue, reader
         self._task: asyncio.Task[None] | None = None
 

@@ -362,7 +362,7 @@ class JetStreamQueue:
     ) -> JetStreamConsumer:
         """Receive tasks of these lanes."""
         await self.ensure_lanes(lanes)
-        leftovers = Leftovers(self._connection, self.names, self, self._reader)
+        leftovers = Leftovers(self._connection, self, self._reader)
         consumer = JetStreamConsumer(
             self._connection, self.names, lanes, deliver, status, leftovers
         )
