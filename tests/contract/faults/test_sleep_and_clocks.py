@@ -1,30 +1,21 @@
-"""A worker that slept past its leases; clocks that are wrong or step; due copies; a new nkey."""
+"""A worker that slept past its leases; clocks that are wrong or step; a new nkey."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
-import nats
 import nkeys
 import pytest
 from tests.support.nats_servers import NatsProcess
-from tests.support.recorder import NORMAL, MakeQueue, Recorder, depth_when, when
+from tests.support.recorder import depth_when, when
 from tests.support.workers import Finals, Journal, MakeClient, MakeWorker
 
-from headrace import Client, QueueSettings, Retry, TaskPriority, Worker, WorkerConfig
-from headrace.broker.connect import make_broker
-from headrace.broker.jetstream import streams
-from headrace.broker.port import Broker, BrokerQueue
-from headrace.runtime.history import History
-from headrace.runtime.look import Doubt, Verdict, look
-from headrace.task import TaskStatus
-from headrace.wire import Record, decode_task, encode_record
+from headrace import Client, Retry, TaskPriority, Worker, WorkerConfig
+from headrace.runtime.look import Doubt
 
 ACK_WAIT = 2.0
 LAPSED = Doubt(lapsed=True, outage=False)
@@ -121,115 +112,6 @@ async def test_a_clock_that_is_set_back_takes_no_share_from_a_low_level(
             assert order.count("critical") < 300, "the low one only came when nothing was above"
         finally:
             await worker.stop(graceful=False)
-
-
-async def test_a_due_copy_that_is_still_there_is_no_later_attempt(tmp_path: Path) -> None:
-    """The server dies between storing a due task in the work stream and dropping the copy that it
-    was made of; the lease lapses meanwhile. The task is redelivered, and the copy never comes."""
-    server = NatsProcess(tmp_path / "nats")
-    try:
-        server.start()
-        broker = make_broker(server.url)
-        await broker.connect()
-        queue = broker.queue("due", QueueSettings(ack_wait=1.0))
-        await queue.ensure()
-        await queue.schedule(NORMAL, "a", b'{"type": "t"}', queue.now() + 0.2, "a")
-        async with Recorder(queue, NORMAL) as taker:
-            (first,) = await taker.take()
-            assert await queue.find_scheduled("a") is not None, "the copy has gone already"
-            await asyncio.to_thread(server.kill)
-            await asyncio.sleep(1.2)  # the lease lapses while the server is away
-            await asyncio.to_thread(server.start)
-            (again,) = await taker.take()
-            assert (again.seq, again.deliveries) == (first.seq, 2)
-            assert await queue.find_scheduled("a") is not None, "the copy has gone already"
-            task = decode_task(NORMAL, "a", again.body)
-            assert (
-                await look(broker, queue, again, task, LAPSED, History(1))
-            ).verdict is Verdict.START
-        await broker.close()
-    finally:
-        server.stop()
-
-
-async def test_a_schedule_of_the_next_attempt_takes_the_place_of_a_redelivered_one(
-    broker: Broker, make_queue: MakeQueue
-) -> None:
-    """What the look is for: a worker died between scheduling and acknowledging."""
-    queue: BrokerQueue = await make_queue(ack_wait=1.0)
-    await queue.schedule(NORMAL, "a", b'{"type": "t"}', queue.now(), "a")
-    async with Recorder(queue, NORMAL) as taker:
-        await taker.take()
-        body = b'{"type": "t", "retry_count": 1}'
-        await queue.schedule(NORMAL, "a", body, queue.now() + 600, "a.1")
-        (again,) = await taker.take()
-        task = decode_task(NORMAL, "a", again.body)
-        assert (await look(broker, queue, again, task, LAPSED, History(1))).verdict is Verdict.DROP
-
-
-async def test_due_copies_that_a_killed_server_forgot_to_drop_are_dropped(
-    nats_server: NatsProcess, queue_name: str, make_client: MakeClient
-) -> None:
-    """The work stream has taken the task and the copy stays: here because of the stream's
-    retention, in life because the server was killed before it had written that it was dropped."""
-    client = await make_client()
-    _, queue = await client.link()
-    names = queue.names
-    connection = await nats.connect(nats_server.url)
-
-    async def ask(call: str, body: dict[str, object]) -> dict[str, Any]:
-        answer = await connection.request(f"$JS.API.{call}", json.dumps(body).encode())
-        found: dict[str, Any] = json.loads(answer.data)
-        assert "error" not in found, found
-        return found
-
-    config = streams.later_config(names, queue.settings) | {"retention": "limits"}
-    await ask(f"STREAM.CREATE.{names.later_stream}", config)
-    await client.submit_async("work", {"n": 1}, delay=0.1, task_id="old")
-    await client.submit_async("work", {"n": 1}, delay=600, task_id="new")
-    await depth_when(queue, lambda depth: depth.messages == 1)
-    info = f"CONSUMER.INFO.{names.later_stream}.{streams.LATER_CONSUMER}"
-    await when(lambda: ask(info, {}), lambda found: found["ack_floor"]["stream_seq"] > 0)
-    assert await queue.find_scheduled("old") is not None
-    async with Recorder(queue, NORMAL):
-        await when(lambda: queue.find_scheduled("old"), lambda found: found is None)
-    assert await queue.find_scheduled("new") is not None
-    assert await queue.find("old") is not None
-    await connection.close()
-
-
-async def test_due_tasks_that_were_acknowledged_and_never_arrived_are_scheduled_again(
-    nats_server: NatsProcess, queue_name: str, make_client: MakeClient
-) -> None:
-    """Acknowledgements of what is sourced are cumulative: one stood for what an isolated server
-    had not been sent. Here the work stream loses the tasks; those that have ended stay away."""
-    client = await make_client()
-    _, queue = await client.link()
-    names = queue.names
-    connection = await nats.connect(nats_server.url)
-    config = streams.later_config(names, queue.settings) | {"retention": "limits"}
-    await connection.request(
-        f"$JS.API.STREAM.CREATE.{names.later_stream}", json.dumps(config).encode()
-    )
-    for task_id in ("lost", "ended"):
-        await client.submit_async("work", {"n": 1}, delay=0.1, task_id=task_id)
-    await depth_when(queue, lambda depth: depth.messages == 2)
-    info = f"$JS.API.CONSUMER.INFO.{names.later_stream}.{streams.LATER_CONSUMER}"
-
-    async def floor() -> int:
-        return int(json.loads((await connection.request(info)).data)["ack_floor"]["stream_seq"])
-
-    await when(floor, lambda found: found >= 4)  # two schedules, two due copies
-    await connection.jetstream().purge_stream(names.work_stream)
-    record = Record("ended", TaskStatus.COMPLETED, run="other-1")
-    await queue.write_record("ended", encode_record(record, NORMAL, None)[0], 0, 3600)
-    async with Recorder(queue, NORMAL) as taker:
-        (again,) = await taker.take()
-        assert (again.task_id, again.sourced) == ("lost", True)
-        await queue.ack(again)
-        await when(lambda: queue.find_scheduled("ended"), lambda found: found is None)
-        assert taker.ids == ["lost"]
-    await connection.close()
 
 
 async def test_an_nkey_whose_file_was_replaced_is_used(

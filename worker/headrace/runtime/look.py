@@ -111,7 +111,8 @@ async def look(
     early. Only an outage may have kept that record from being written.
     """
     seen = await _judged(queue, task, doubt)
-    if seen.verdict is Verdict.DROP or not (doubt.lapsed or doubt.outage):
+    doubtful = doubt.lapsed or doubt.outage or seen.record is not None
+    if seen.verdict is Verdict.DROP or not doubtful:
         return seen
     if seen.record is not None or (doubt.outage and history.may_ask()):
         if await _held(broker, queue, task.id, doubt):

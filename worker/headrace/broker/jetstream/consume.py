@@ -17,7 +17,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 
 from headrace.broker.jetstream.clock import epoch
 from headrace.broker.jetstream.connection import NatsConnection
-from headrace.broker.jetstream.leftovers import Leftovers
+from headrace.broker.jetstream.due_copies import DueCopies
 from headrace.broker.jetstream.parser import DirectCallback
 from headrace.broker.port import (
     CROWDED,
@@ -31,6 +31,7 @@ from headrace.broker.port import (
 from headrace.wire import Lane, QueueNames
 
 _SOURCED = b"\r\nNats-Stream-Source:"
+_SOURCE = re.compile(_SOURCED + rb" *\S+ (\d+)")  # the stream and the sequence in it
 _NEXT = re.compile(rb"\r\nNats-Schedule-Next: *([^\r]+)")
 _STATUS = slice(9, 12)  # of a block such as "NATS/1.0 404 No Messages"
 
@@ -45,7 +46,7 @@ class JetStreamConsumer:
         lanes: Sequence[Lane],
         deliver: DeliveryCallback,
         status: StatusCallback,
-        leftovers: Leftovers,
+        due_copies: DueCopies,
     ) -> None:
         self._connection = connection
         self._lanes = tuple(lanes)
@@ -56,7 +57,7 @@ class JetStreamConsumer:
         ]
         self.inbox = connection.nc.new_inbox()
         self._subscriptions: list[NatsSubscription] = []
-        self._leftovers = leftovers
+        self._due_copies = due_copies
 
     async def start(self) -> None:
         """Subscribe to the answers."""
@@ -72,7 +73,7 @@ class JetStreamConsumer:
                 await self._connection.publish(subject, b"may I", f"{self.inbox}.may")
             await self._connection.flush()
         self._connection.on_reconnect.append(self._reconnected)
-        self._leftovers.begin()
+        self._due_copies.begin()
 
     async def pull(self, lane: int, batch: int) -> None:
         """Ask for what is there now."""
@@ -90,7 +91,7 @@ class JetStreamConsumer:
 
     async def close(self) -> None:
         """Stop receiving."""
-        self._leftovers.end()
+        await self._due_copies.end()
         if self._reconnected in self._connection.on_reconnect:
             self._connection.on_reconnect.remove(self._reconnected)
         for subscription in self._subscriptions:
@@ -123,25 +124,23 @@ class JetStreamConsumer:
             lane = index[tokens[first + 1]]
             now = time.monotonic()
             sourced = _SOURCED in headers
-            next_at = _next_tick(headers) if sourced else None
-            deliver(
-                lane,
-                Delivery(
-                    self._lanes[lane],
-                    subject.rpartition(".")[2],
-                    subject,
-                    body,
-                    int(tokens[first + 3]),
-                    here(int(tokens[first + 5]) / 1e9, now),
-                    int(tokens[first + 2]),
-                    int(tokens[first + 6]),
-                    sourced,
-                    reply,
-                    now,
-                    next_at,
-                ),
-                parked,
+            delivery = Delivery(
+                self._lanes[lane],
+                subject.rpartition(".")[2],
+                subject,
+                body,
+                int(tokens[first + 3]),
+                here(int(tokens[first + 5]) / 1e9, now),
+                int(tokens[first + 2]),
+                int(tokens[first + 6]),
+                sourced,
+                reply,
+                now,
+                _next_tick(headers) if sourced else None,
             )
+            if sourced and delivery.deliveries == 1 and (copy := _SOURCE.search(headers)):
+                self._due_copies.arrived(delivery.lane, delivery.task_id, int(copy[1]))
+            deliver(lane, delivery, parked)
 
         return receive
 

@@ -80,6 +80,7 @@ def _look(names: QueueNames) -> Iterator[Grant]:
         "how much there is",
         f"CONSUMER.LIST.{names.work_stream}",
         f"CONSUMER.INFO.{names.work_stream}.*",
+        f"CONSUMER.INFO.{names.later_stream}.{LATER_CONSUMER}",
     )
 
 
@@ -133,11 +134,7 @@ def _worker(names: QueueNames) -> Iterator[Grant]:
     yield from _publish("retries", names.later + "*")
     # Who may retry may submit: the subject below gives nothing that the one above does not.
     yield from _publish("runs of schedules", names.work + ">")
-    yield from _api(
-        "drop due copies that a killed server has forgotten to",
-        f"CONSUMER.INFO.{names.later_stream}.{LATER_CONSUMER}",
-        f"STREAM.PURGE.{names.later_stream}",
-    )
+    yield from _api("drop the due copy of a delivered task", f"STREAM.PURGE.{names.later_stream}")
     yield from _publish("progress and chunks", names.events + "*")
     yield from _blobs(names)
     yield from _subscribe("cancel, drain, resume, who runs a task", names.control + "*.*")

@@ -18,8 +18,8 @@ from headrace.broker.jetstream.connection import (
     unavailable,
 )
 from headrace.broker.jetstream.consume import JetStreamConsumer
+from headrace.broker.jetstream.due_copies import DueCopies
 from headrace.broker.jetstream.lasting_client import header_block
-from headrace.broker.jetstream.leftovers import Leftovers
 from headrace.broker.jetstream.presence import announce, ask_workers
 from headrace.broker.jetstream.publisher import Publisher
 from headrace.broker.jetstream.reader import StreamReader
@@ -362,9 +362,9 @@ class JetStreamQueue:
     ) -> JetStreamConsumer:
         """Receive tasks of these lanes."""
         await self.ensure_lanes(lanes)
-        leftovers = Leftovers(self._connection, self, self._reader)
+        due_copies = DueCopies(self._connection, self, self._reader)
         consumer = JetStreamConsumer(
-            self._connection, self.names, lanes, deliver, status, leftovers
+            self._connection, self.names, lanes, deliver, status, due_copies
         )
         await consumer.start()
         return consumer
@@ -417,33 +417,42 @@ class JetStreamQueue:
         ]
         try:
             work = await self._connection.api(f"STREAM.INFO.{names.work_stream}")
-            state = await self._connection.api(
-                f"STREAM.INFO.{names.state_stream}",
-                {"subjects_filter": names.dead + "*", "offset": _NO_SUBJECTS},
-            )
+            dead = await self._subjects(names.state_stream, f"{names.dead}*")
         except ApiError as error:
             raise streams.refused(f"queue {names.queue}", error) from error
         return QueueDepth(
             lanes=tuple(sorted(lanes, key=_from_the_top)),
             messages=work["state"]["messages"],
             delayed=await self._delayed(work),
-            dead=int(state.get("total", 0)),
+            dead=dead["count"],
             max_size=work["config"]["max_msgs"],
             bytes=work["state"]["bytes"],
         )
 
     async def _delayed(self, work: dict[str, Any]) -> int:
+        """What is not in its lane yet: schedules of tasks, and due copies on their way."""
         if not work["config"].get("sources"):
             return 0
+        names = self.names
         try:
-            later = await self._connection.api(
-                f"STREAM.INFO.{self.names.later_stream}",
-                {"subjects_filter": self.names.cron + "*"},
+            due, cron, on_the_way = await asyncio.gather(
+                self._subjects(names.later_stream, f"{names.due}>"),
+                self._subjects(names.later_stream, f"{names.cron}*"),
+                self._connection.api(
+                    f"CONSUMER.INFO.{names.later_stream}.{streams.LATER_CONSUMER}"
+                ),
             )
         except ApiError as error:
-            raise streams.refused(f"queue {self.names.queue}", error) from error
-        schedules = len(later["state"].get("subjects") or {})
-        return int(later["state"]["messages"]) - schedules
+            raise streams.refused(f"queue {names.queue}", error) from error
+        schedules = int(due["messages"]) - int(due["count"]) - int(cron["count"])
+        return schedules + int(on_the_way["num_pending"]) + int(on_the_way["num_ack_pending"])
+
+    async def _subjects(self, stream: str, subject: str) -> dict[str, Any]:
+        """The stream's state, and as `count` how many of its subjects match."""
+        query = {"subjects_filter": subject, "offset": _NO_SUBJECTS}
+        answer = await self._connection.api(f"STREAM.INFO.{stream}", query)
+        state: dict[str, Any] = answer["state"]
+        return state | {"count": int(answer.get("total", 0))}
 
 
 def _from_the_top(depth: LaneDepth) -> tuple[int, str]:

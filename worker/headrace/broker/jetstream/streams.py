@@ -59,7 +59,7 @@ def later_config(names: QueueNames, settings: QueueSettings) -> dict[str, Any]:
         "name": names.later_stream,
         "description": f"Headrace queue {names.queue}: delayed tasks, retries, schedules",
         "subjects": [f"{names.later}*", f"{names.due}>", f"{names.cron}*"],
-        "retention": "workqueue",
+        "retention": "limits",  # an acknowledgement drops nothing (ADR 18)
         "max_msgs_per_subject": 1,
         "duplicate_window": int(settings.dedupe_window * NS),
         "storage": "file",
