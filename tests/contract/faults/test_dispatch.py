@@ -17,7 +17,7 @@ from headrace.broker.port import (
     QueueSettings,
     StatusCallback,
 )
-from headrace.runtime.dispatch import SHARE, Dispatcher
+from headrace.runtime.dispatch import PARK_AFTER_OUTAGE, PARK_EXPIRES, SHARE, Dispatcher
 from headrace.wire import Lane, lanes
 
 LANES = lanes()
@@ -34,6 +34,7 @@ class Script:
         self.answer: Callable[[int, int], None] = lambda lane, _: self.none(lane)
         self.naks: list[str] = []
         self.parked: list[int] = []
+        self.open_for: list[float] = []
         self.started: list[Delivery] = []
         self._moved = asyncio.Event()
 
@@ -54,6 +55,9 @@ class Script:
     def reconnected(self) -> None:
         self._status(-1, True, RECONNECTED)
 
+    def expire(self, lane: int) -> None:
+        self._status(lane, True, NO_MESSAGES)
+
     def refuse(self, lane: int, *, parked: bool = False) -> None:
         self._status(lane, parked, GONE)
 
@@ -67,8 +71,9 @@ class Script:
         self.answer(lane, batch)
         asyncio.get_running_loop().call_soon(self._moved.set)
 
-    async def park(self, lane: int, _: float) -> None:
+    async def park(self, lane: int, expires: float) -> None:
         self.parked.append(lane)
+        self.open_for.append(expires)
         self._moved.set()
 
     async def nak(self, delivery: Delivery, delay: float = 0.0) -> None:
@@ -216,3 +221,37 @@ async def test_a_pull_that_nobody_answers_is_an_outage(monkeypatch: pytest.Monke
     await made.open()
     await script.until(lambda: not made.history.sure)
     await made.close()
+
+
+async def test_an_empty_lane_is_believed_for_less_time_after_an_outage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What leads it now may not have caught up, and answers no open pull when it has."""
+    monkeypatch.setattr("headrace.runtime.history.RECENT", 0.3)
+    script = Script()
+    made = Dispatcher(script, LANES, 1, script.start, LIMIT)
+    await made.open()
+    await script.until(lambda: len(script.open_for) == 4)
+    script.reconnected()
+    await script.until(lambda: len(script.open_for) == 8)
+    await asyncio.sleep(0.3)
+    for lane in range(4):
+        script.expire(lane)
+    await script.until(lambda: len(script.open_for) == 12)
+    await made.close()
+    assert script.open_for == [PARK_EXPIRES] * 4 + [PARK_AFTER_OUTAGE] * 4 + [PARK_EXPIRES] * 4
+
+
+async def test_a_parked_pull_whose_end_is_not_told_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A route that broke has swallowed it."""
+    monkeypatch.setattr("headrace.runtime.dispatch.PARK_EXPIRES", 0.1)
+    monkeypatch.setattr("headrace.runtime.dispatch.PARK_AFTER_OUTAGE", 0.1)
+    script = Script()
+    made = Dispatcher(script, LANES, 1, script.start, LIMIT)
+    await made.open()
+    await script.until(lambda: len(script.parked) == 8)
+    sure = made.history.sure
+    await made.close()
+    assert not sure

@@ -34,7 +34,10 @@ from headrace.wire import Lane
 
 log = logging.getLogger("headrace.worker")
 
-PARK_EXPIRES = 30.0  # seconds a parked pull stays open
+PARK_EXPIRES = 30.0  # seconds a parked pull stays open: 500 of a lane cost the server a second each
+PARK_AFTER_OUTAGE = 10.0
+"""The same soon after an outage. Who leads a lane before it has caught up with the stream
+has nothing for a pull, and may not answer it when it has: the lane looks empty until it expires."""
 SHARE = 8  # one of so many starts belongs to a level over its limit
 _ANSWER_WITHIN = 2.0  # seconds until a pull without an answer is asked again
 _QUICK = 1.0  # a parked pull that ends sooner was refused, not expired
@@ -180,11 +183,11 @@ class Dispatcher:
                 self._wanted[index] = 0
                 self._pending[index] = 1
         elif parked:
-            open_for = time.monotonic() - self._parked_at[lane]
-            early = open_for < _QUICK
-            self._parked[lane] = 0.0
-            if status == GONE and open_for < PARK_EXPIRES - _QUICK:
+            now = time.monotonic()
+            early = now - self._parked_at[lane] < _QUICK
+            if status == GONE and now < self._parked[lane] - _QUICK:
                 self.history.outage()
+            self._parked[lane] = 0.0
             if status == CROWDED:
                 self._crowded(lane)
             elif status == GONE and early:
@@ -264,9 +267,10 @@ class Dispatcher:
 
     async def _park(self, lane: int) -> None:
         assert self._consumer is not None
+        expires = PARK_AFTER_OUTAGE if self.history.recent_outage else PARK_EXPIRES
         self._parked_at[lane] = time.monotonic()
-        self._parked[lane] = self._parked_at[lane] + PARK_EXPIRES
-        await self._consumer.park(lane, PARK_EXPIRES)
+        self._parked[lane] = self._parked_at[lane] + expires
+        await self._consumer.park(lane, expires)
 
     async def _answers(self, lanes: list[int]) -> None:
         """Wait until these lanes have answered; a lane that does not is asked again later."""
@@ -300,11 +304,12 @@ class Dispatcher:
         for lane in range(len(self._lanes)):
             if self._parked[lane] <= now and self._retry_at[lane] <= now:
                 await self._park(lane)
-        await self._until(self._stirred, PARK_EXPIRES + 2)
+        await self._until(self._stirred, PARK_AFTER_OUTAGE + 2)
         now = time.monotonic()
         for lane, end in enumerate(self._parked):
             if end and now > end + 1:  # its end was not told: the server has forgotten it
                 self._parked[lane] = 0.0
+                self.history.outage()
         await asyncio.sleep(0)  # what was read from the socket already takes part
         self._begin(self._room())
 

@@ -19,6 +19,8 @@ from headrace.broker.port import Delivery
 
 UNSURE = 3.0
 """Seconds from the first answer after an outage, in which other workers come back too."""
+RECENT = 60.0
+"""Seconds after an outage, in which an unanswered pull is believed for less time."""
 _REMEMBERED = 1_000  # hand-backs
 
 
@@ -67,6 +69,11 @@ class History:
     def sure(self) -> bool:
         """Whether nothing is in doubt for an outage."""
         return self._over_at <= time.monotonic()
+
+    @property
+    def recent_outage(self) -> bool:
+        """Whether there was an outage in the last minute."""
+        return time.monotonic() - self._outage_at < RECENT
 
     def doubts(self, age: float) -> bool:
         """Whether a message of this age (seconds) was there before an outage that is not over."""
