@@ -30,6 +30,7 @@ from headrace.broker.port import (
 from headrace.errors import BrokerUnavailable
 from headrace.runtime.history import History
 from headrace.runtime.settle import LEAVE_TIME
+from headrace.runtime.standstill import TICK, Standstill
 from headrace.wire import Lane
 
 log = logging.getLogger("headrace.worker")
@@ -41,9 +42,7 @@ has nothing for a pull, and may not answer it when it has: the lane looks empty 
 SHARE = 8  # one of so many starts belongs to a level over its limit
 _ANSWER_WITHIN = 2.0  # seconds until a pull without an answer is asked again
 _QUICK = 1.0  # a parked pull that ends sooner was refused, not expired
-_LAG_TICK = 0.25
 _CROWDED_PAUSE = 4.0, 6.0  # seconds, drawn so that those who were refused together part
-_READ_WITHIN = 2.0  # seconds in which a loop that woke has read what lay in its sockets
 
 
 class Dispatcher:
@@ -84,9 +83,7 @@ class Dispatcher:
         self._task: asyncio.Task[None] | None = None
         self._settling: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._beat_at = self._woke_at = time.monotonic()
-        self._gap = 0.0  # seconds for which the loop stood still before it woke last
-        self._beat_timer: asyncio.TimerHandle | None = None
+        self._standstill = Standstill()
         self.history = History(slots)
 
     # --- its life ---
@@ -94,7 +91,7 @@ class Dispatcher:
     async def open(self) -> None:
         """Begin to receive and to start tasks."""
         self._consumer = await self._queue.consumer(self._lanes, self._deliver, self._status)
-        self._beat()
+        self._standstill.watch()
         self._task = self._loop.create_task(self._work(), name="headrace-dispatch")
 
     @property
@@ -119,8 +116,7 @@ class Dispatcher:
     async def close(self) -> None:
         """Receive no more. Tasks that were started are not its business."""
         self._stopping = True
-        if self._beat_timer is not None:
-            self._beat_timer.cancel()
+        self._standstill.close()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -129,13 +125,6 @@ class Dispatcher:
             await asyncio.gather(*self._settling, return_exceptions=True)
         if self._consumer is not None:
             await self._consumer.close()
-
-    def _beat(self) -> None:
-        now = time.monotonic()
-        if now - self._beat_at > 2 * _LAG_TICK:
-            self._gap, self._woke_at = now - self._beat_at, now
-        self._beat_at = now
-        self._beat_timer = self._loop.call_later(_LAG_TICK, self._beat)
 
     # --- what the consumer says ---
 
@@ -147,8 +136,9 @@ class Dispatcher:
         elif self._wanted[lane]:
             self._wanted[lane] -= 1
         self.history.came(delivery)
-        lag = self._lag(lane, parked)
-        if lag > 2 * _LAG_TICK:
+        asked_at = self._parked_at[lane] if parked else self._pulled_at[lane]
+        lag = self._standstill.unread(asked_at)
+        if lag > 2 * TICK:
             delivery.received_at -= lag
             if lag > self._queue.settings.ack_wait / 2:
                 log.warning("task %s was left: the loop was blocked for %.1f s",
@@ -160,20 +150,6 @@ class Dispatcher:
         else:
             self._candidates[lane].append(delivery)
         self._wake()
-
-    def _lag(self, lane: int, parked: bool) -> float:
-        """Seconds for which a delivery may have lain here unread.
-
-        A loop that was blocked, or a process that was stopped, reads what came long ago: the lease
-        counts from its true arrival, and what may have lapsed meanwhile runs somewhere else by
-        now. The timers of a loop that wakes come before what is in its sockets, so the gap is
-        remembered; what was asked for after it is fresh.
-        """
-        now = time.monotonic()
-        asked_at = self._parked_at[lane] if parked else self._pulled_at[lane]
-        if asked_at < self._woke_at and now - self._woke_at < _READ_WITHIN:
-            return max(self._gap, now - self._beat_at)
-        return now - self._beat_at
 
     def _status(self, lane: int, parked: bool, status: int) -> None:
         if lane < 0:  # a new connection: every pull is forgotten
