@@ -20,6 +20,7 @@ from benchmarks.curves import backlog, idle, queues
 from benchmarks.curves.figures import Curve
 from benchmarks.rounds import interruptible
 from benchmarks.systems import OURS
+from headrace.runtime.dispatch import PARK_EXPIRES
 
 SIZES = {
     "backlog": [1_000, 10_000, 100_000, 1_000_000],
@@ -64,7 +65,8 @@ def main(
         name: [size for size in each if size <= most]
         for name, each in (QUICK if quick else SIZES).items()
     }
-    curves = uvloop.run(run(wanted, sizes, 3.0 if quick else 10.0))
+    # idle workers renew their parked pulls once in this time, and all within a moment
+    curves = uvloop.run(run(wanted, sizes, 3.0 if quick else PARK_EXPIRES))
     console = Console()
     for curve in curves:
         console.print(curve.table())

@@ -32,6 +32,12 @@ async def raw(nats_server: NatsProcess) -> AsyncIterator[NatsClient]:
     await connection.close()
 
 
+@pytest.fixture(autouse=True)
+def _looks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(due_copies, "_SPREAD", 0.0)
+    monkeypatch.setattr(due_copies, "_ARRIVES", 0.5)
+
+
 @pytest.fixture
 def dies_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a worker that dies before it has dropped the copy of what it was given."""
@@ -42,6 +48,10 @@ async def _copies(raw: NatsClient, names: QueueNames) -> int:
     query = json.dumps({"subjects_filter": f"{names.due}>"}).encode()
     answer = await raw.request(f"$JS.API.STREAM.INFO.{names.later_stream}", query)
     return len(json.loads(answer.data)["state"].get("subjects") or {})
+
+
+async def _record(queue: BrokerQueue, record: Record) -> None:
+    await queue.write_record(record.id, encode_record(record, NORMAL, None)[0], 0, 3600)
 
 
 async def _acknowledged(raw: NatsClient, names: QueueNames, seq: int) -> None:
@@ -69,6 +79,21 @@ async def test_the_copy_of_a_task_stays_until_the_task_is_delivered(
         await taker.take(2)
         assert await when(lambda: _copies(raw, queue.names), lambda count: count == 0) == 0
     assert (await queue.depth()).delayed == 1
+
+
+async def test_a_redelivery_drops_the_copy_that_its_first_worker_left(
+    queue_name: str, raw: NatsClient, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await make_client()
+    _, queue = await client.link()
+    await client.submit_async("work", {"n": 1}, delay=0.1)
+    arrived = due_copies.DueCopies.arrived
+    monkeypatch.setattr(due_copies.DueCopies, "arrived", lambda *_: None)
+    async with Recorder(queue, NORMAL) as taker:
+        await taker.take()
+        monkeypatch.setattr(due_copies.DueCopies, "arrived", arrived)
+        await taker.take()
+        await when(lambda: _copies(raw, queue.names), lambda count: count == 0, within=5.0)
 
 
 async def test_what_its_first_worker_left_is_dropped_by_the_next_that_starts(
@@ -104,24 +129,73 @@ async def test_due_tasks_that_were_acknowledged_and_never_arrived_are_scheduled_
     names = queue.names
 
     async def lose() -> None:
-        for task_id in ("lost", "ended"):
+        for task_id in ("lost", "died", "ended"):
             await client.submit_async("work", {"n": 1}, delay=0.1, task_id=task_id)
-        await depth_when(queue, lambda depth: depth.messages == 2)
-        await _acknowledged(raw, names, 4)  # two schedules, two due copies
+        await depth_when(queue, lambda depth: depth.messages == 3)
+        await _acknowledged(raw, names, 6)  # three schedules, three due copies
         await raw.jetstream().purge_stream(names.work_stream)
-        record = Record("ended", TaskStatus.COMPLETED, run="other-1")
-        await queue.write_record("ended", encode_record(record, NORMAL, None)[0], 0, 3600)
+        # of a worker that died, whose task another one sent back by way of *later*
+        await _record(queue, Record("died", TaskStatus.RUNNING, run="other-1"))
+        await _record(queue, Record("ended", TaskStatus.COMPLETED, run="other-1"))
 
     if by == "a start":
         await lose()
     async with Recorder(queue, NORMAL) as taker:
         if by == "a look":
             await lose()
-        (again,) = await taker.take()
-        assert (again.task_id, again.sourced) == ("lost", True)
-        await queue.ack(again)
+        for delivery in await taker.take(2):
+            assert delivery.sourced
+            await queue.ack(delivery)
         await when(lambda: _copies(raw, names), lambda count: count == 0)
-        assert taker.ids == ["lost"]
+        assert sorted(taker.ids) == ["died", "lost"]
+
+
+async def test_the_attempt_before_it_is_not_taken_for_a_retry_that_never_arrived(
+    queue_name: str, raw: NatsClient, make_client: MakeClient
+) -> None:
+    """The acknowledgement of the first attempt is held back; its lane is long."""
+    client = await make_client()
+    _, queue = await client.link()
+    await client.submit_async("work", {"n": 1}, task_id="a")
+    found = await queue.find("a")
+    assert found is not None
+    retry = json.dumps(json.loads(found.body) | {"retry_count": 1}).encode()
+    await queue.schedule(NORMAL, "a", retry, queue.now(), "a.1")
+    await depth_when(queue, lambda depth: depth.messages == 2)
+    await _acknowledged(raw, queue.names, 2)
+    retried = await queue.find("a")
+    assert retried is not None
+    assert retried.body == retry
+    await raw.jetstream().delete_msg(queue.names.work_stream, retried.seq)
+    await _record(queue, Record("a", TaskStatus.QUEUED, run="other-1", attempt=2))
+    async with Recorder(queue, NORMAL) as taker:
+        first, second = await taker.take(2)
+        assert (first.body, second.body) == (found.body, retry)
+
+
+async def test_an_odd_copy_does_not_end_the_looks(
+    queue_name: str, raw: NatsClient, make_client: MakeClient, dies_early: None
+) -> None:
+    client = await make_client()
+    _, queue = await client.link()
+    await client.submit_async("work", {"n": 1}, delay=600)
+    await raw.jetstream().publish(f"{queue.names.due}urgent._.odd", b"{}")
+    await client.submit_async("work", {"n": 1}, delay=0.1)
+    await _acknowledged(raw, queue.names, 4)
+    async with Recorder(queue, NORMAL):
+        await when(lambda: _copies(raw, queue.names), lambda count: count == 0)
+
+
+async def test_without_the_consumer_that_sources_what_is_due_is_delayed(
+    queue_name: str, raw: NatsClient, make_client: MakeClient
+) -> None:
+    client = await make_client()
+    _, queue = await client.link()
+    await client.submit_async("work", {"n": 1}, delay=600)
+    await raw.jetstream().delete_consumer(queue.names.later_stream, streams.LATER_CONSUMER)
+    await client.submit_async("work", {"n": 1}, delay=0.1)
+    await when(lambda: _copies(raw, queue.names), lambda count: count == 1)
+    assert (await queue.depth()).delayed == 2
 
 
 async def test_a_task_that_is_sourced_twice_is_not_run_beside_itself(

@@ -138,7 +138,7 @@ class JetStreamConsumer:
                 now,
                 _next_tick(headers) if sourced else None,
             )
-            if sourced and delivery.deliveries == 1 and (copy := _SOURCE.search(headers)):
+            if sourced and (copy := _SOURCE.search(headers)):
                 self._due_copies.arrived(delivery.lane, delivery.task_id, int(copy[1]))
             deliver(lane, delivery, parked)
 

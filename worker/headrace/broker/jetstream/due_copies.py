@@ -17,8 +17,7 @@ from headrace.broker.jetstream import streams
 from headrace.broker.jetstream.connection import ApiError, NatsConnection
 from headrace.broker.jetstream.reader import StreamReader
 from headrace.broker.port import BrokerQueue, StoredMessage
-from headrace.errors import HeadraceError
-from headrace.task import TaskStatus
+from headrace.errors import HeadraceError, PayloadTooLarge
 from headrace.wire import (
     Lane,
     Undecodable,
@@ -33,6 +32,7 @@ log = logging.getLogger("headrace.broker")
 _PURGES_AT_ONCE = 8
 _LAST_PURGES = 1.0  # seconds that a worker which stops gives them
 _LOOK_EVERY = 30.0  # seconds, on average
+_SPREAD = 5.0  # seconds in which workers that started or came back together begin to look
 _AT_ONCE = 1_000  # copies that are looked at in one go
 _ARRIVES = 2.0  # seconds in which what is acknowledged is stored
 
@@ -45,18 +45,20 @@ class DueCopies:
     ) -> None:
         self._connection, self._names = connection, queue.names
         self._queue, self._reader = queue, reader
-        self._arrived: deque[tuple[str, int]] = deque()
+        self._to_drop: deque[tuple[str, int]] = deque()  # subjects and sequences
         self._purges: set[asyncio.Task[None]] = set()
         self._reconnected = asyncio.Event()
         self._looks: asyncio.Task[None] | None = None
+        self._ended = False
 
     def begin(self) -> None:
-        """Look now, whenever the connection is new, which may be a restart's, and every while."""
+        """Look soon, whenever the connection is new, which may be a restart's, and every while."""
         self._connection.on_reconnect.append(self._reconnected.set)
         self._looks = asyncio.get_running_loop().create_task(self._look_always())
 
     async def end(self) -> None:
         """Look no more, and drop what was delivered, if that takes no time."""
+        self._ended = True
         if self._reconnected.set in self._connection.on_reconnect:
             self._connection.on_reconnect.remove(self._reconnected.set)
         if self._looks is not None:
@@ -68,83 +70,85 @@ class DueCopies:
 
     def arrived(self, lane: Lane, task_id: str, seq: int) -> None:
         """Drop this copy: its task was delivered. Not waited for; what fails is looked at later."""
-        self._arrived.append((f"{self._names.due}{lane.tokens}.{task_id}", seq))
+        self._drop(f"{self._names.due}{lane.tokens}.{task_id}", seq)
+
+    def _drop(self, subject: str, seq: int) -> None:
+        self._to_drop.append((subject, seq))
         if len(self._purges) < _PURGES_AT_ONCE:
-            task = asyncio.get_running_loop().create_task(self._purge_arrived())
+            task = asyncio.get_running_loop().create_task(self._purge())
             self._purges.add(task)
             task.add_done_callback(self._purges.discard)
 
-    async def _purge_arrived(self) -> None:
-        while self._arrived:
-            subject, seq = self._arrived.popleft()
+    async def _purge(self) -> None:
+        while self._to_drop:
+            subject, seq = self._to_drop.popleft()
             try:
                 await streams.purge(self._connection, self._names.later_stream, subject, seq)
             except HeadraceError as error:
                 log.debug("due copies were not dropped: %s", error)
-                self._arrived.clear()
+                self._to_drop.clear()
 
     async def _look_always(self) -> None:
-        while True:
+        pause = random.uniform(0.0, _SPREAD)
+        # Not only cancelled: nats-py's `wait_for` swallows that together with an answer.
+        while not self._ended:
+            await asyncio.sleep(pause)
             self._reconnected.clear()
             await self._look_and_log()
+            pause = random.uniform(0.0, _SPREAD)
             try:
-                # not all workers at the same time: one of them is enough
-                pause = _LOOK_EVERY * random.uniform(0.5, 1.5)
-                await asyncio.wait_for(self._reconnected.wait(), pause)
+                async with asyncio.timeout(_LOOK_EVERY * random.uniform(0.5, 1.5)):
+                    await self._reconnected.wait()
             except TimeoutError:
-                pass
+                pause = 0.0
 
     async def _look_and_log(self) -> None:
         try:
             await self._look()
-        except ApiError as error:
-            if error.code not in (streams.STREAM_NOT_FOUND, streams.CONSUMER_NOT_FOUND):
+        except (ApiError, HeadraceError) as error:
+            code = getattr(error, "code", None)
+            if code not in (streams.STREAM_NOT_FOUND, streams.CONSUMER_NOT_FOUND):
                 log.debug("the due copies of %s are not known: %s", self._names.queue, error)
-        except HeadraceError as error:
-            log.debug("the due copies of %s are not known: %s", self._names.queue, error)
+        except Exception:  # a fault of ours must not end the looks for good
+            log.exception("due copies were not looked at")
 
     async def _look(self) -> None:
-        """Drop what was acknowledged, and what of it never arrived is scheduled again first."""
-        stream = self._names.later_stream
-        if await self._next_copy(1) is None:
+        """Drop what was acknowledged; what of it never arrived is scheduled again first."""
+        copy = await self._next_copy(1)
+        if copy is None:
             return
-        found = await self._connection.api(f"CONSUMER.INFO.{stream}.{streams.LATER_CONSUMER}")
-        copies = await self._copies(int(found["ack_floor"]["stream_seq"]))
-        if not copies:
-            return
-        missing = [copy for copy in copies if not await self._has_arrived(copy)]
+        call = f"CONSUMER.INFO.{self._names.later_stream}.{streams.LATER_CONSUMER}"
+        floor = int((await self._connection.api(call))["ack_floor"]["stream_seq"])
+        missing: list[StoredMessage] = []
+        for _ in range(_AT_ONCE):
+            if copy is None or copy.seq > floor:
+                break
+            if await self._has_arrived(copy):
+                self._drop(copy.subject, copy.seq)
+            else:
+                missing.append(copy)
+            copy = await self._next_copy(copy.seq + 1)
         if missing:
             await asyncio.sleep(_ARRIVES)
-            for copy in missing:
-                if not await self._has_arrived(copy):
-                    await self._schedule_again(copy)
-        every = f"{self._names.due}>"
-        count = await streams.purge(self._connection, stream, every, copies[-1].seq)
-        log.debug("dropped %d due copies that were acknowledged before", count)
+        for copy in missing:
+            if await self._has_arrived(copy) or await self._scheduled_again(copy):
+                self._drop(copy.subject, copy.seq)
 
     async def _next_copy(self, seq: int) -> StoredMessage | None:
         query = {"seq": seq, "next_by_subj": f"{self._names.due}>"}
         return await self._reader.get(self._names.later_stream, query)
 
-    async def _copies(self, floor: int) -> list[StoredMessage]:
-        """Due copies up to this sequence, oldest first."""
-        copies: list[StoredMessage] = []
-        seq = 1
-        while seq <= floor and len(copies) < _AT_ONCE:
-            copy = await self._next_copy(seq)
-            if copy is None or copy.seq > floor:
-                break
-            copies.append(copy)
-            seq = copy.seq + 1
-        return copies
-
     async def _has_arrived(self, copy: StoredMessage) -> bool:
         """Whether the work stream has the task, or its record tells of it."""
-        lane, task_id = lane_and_id(copy.subject)
+        try:
+            lane, task_id = lane_and_id(copy.subject)
+        except ValueError:
+            return True  # no task's
         if task_id.startswith(tick_id("")):  # the next tick makes up for it
             return True
-        if await self._queue.find(task_id, lane) is not None:
-            return True
+        found = await self._queue.find(task_id, lane)
+        if found is not None and (found.body == copy.body or found.stored_at > copy.stored_at):
+            return True  # itself or what came after it; else the attempt before it
         waiting = await self._queue.find_scheduled(task_id)
         if waiting is None or waiting.seq != copy.seq:
             return True  # dropped meanwhile; or a later attempt, or this one once more
@@ -157,11 +161,16 @@ class DueCopies:
             return True
         if record.is_final:
             return task.after != stored.seq  # else it is a failure's replay
-        attempt = task.retry_count + 1
-        return record.attempt > attempt or record.status is TaskStatus.RUNNING
+        # A record that says *running* may be of a worker that died, or handed it back.
+        return record.attempt > task.retry_count + 1
 
-    async def _schedule_again(self, copy: StoredMessage) -> None:
+    async def _scheduled_again(self, copy: StoredMessage) -> bool:
         lane, task_id = lane_and_id(copy.subject)
-        log.warning("task %s was due and never arrived: it is scheduled again", task_id)
         msg_id = f"{task_id}.due.{copy.seq}"  # the same one of all who look
-        await self._queue.schedule(lane, task_id, copy.body, self._queue.now(), msg_id)
+        try:
+            await self._queue.schedule(lane, task_id, copy.body, self._queue.now(), msg_id)
+        except PayloadTooLarge as error:
+            log.warning("task %s was due and never arrived, and stays there: %s", task_id, error)
+            return False
+        log.warning("task %s was due and never arrived: it is scheduled again", task_id)
+        return True

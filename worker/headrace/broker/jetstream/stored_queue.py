@@ -435,17 +435,27 @@ class JetStreamQueue:
             return 0
         names = self.names
         try:
-            due, cron, on_the_way = await asyncio.gather(
+            due, cron = await asyncio.gather(
                 self._subjects(names.later_stream, f"{names.due}>"),
                 self._subjects(names.later_stream, f"{names.cron}*"),
-                self._connection.api(
-                    f"CONSUMER.INFO.{names.later_stream}.{streams.LATER_CONSUMER}"
-                ),
             )
+            on_the_way = await self._on_the_way(int(due["count"]))
         except ApiError as error:
             raise streams.refused(f"queue {names.queue}", error) from error
-        schedules = int(due["messages"]) - int(due["count"]) - int(cron["count"])
-        return schedules + int(on_the_way["num_pending"]) + int(on_the_way["num_ack_pending"])
+        return int(due["messages"]) - int(due["count"]) - int(cron["count"]) + on_the_way
+
+    async def _on_the_way(self, due: int) -> int:
+        """How many of the due copies the work stream has not acknowledged."""
+        if not due:
+            return 0
+        call = f"CONSUMER.INFO.{self.names.later_stream}.{streams.LATER_CONSUMER}"
+        try:
+            found = await self._connection.api(call)
+        except ApiError as error:
+            if error.code != streams.CONSUMER_NOT_FOUND:
+                raise
+            return due  # nothing brings them on
+        return min(due, int(found["num_pending"]) + int(found["num_ack_pending"]))
 
     async def _subjects(self, stream: str, subject: str) -> dict[str, Any]:
         """The stream's state, and as `count` how many of its subjects match."""
