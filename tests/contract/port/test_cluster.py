@@ -11,9 +11,11 @@ import pytest
 from tests.support.nats_servers import NatsCluster, NatsProcess
 from tests.support.recorder import NORMAL, Recorder, depth_when, put, task_ids, when
 
+from headrace import Client
 from headrace.broker.connect import make_broker
-from headrace.broker.port import Broker, BrokerQueue, QueueSettings, WrongSequence
-from headrace.errors import BrokerUnavailable
+from headrace.broker.port import Broker, BrokerQueue, QueueSettings, StoredMessage, WrongSequence
+from headrace.client import waiting
+from headrace.errors import BrokerUnavailable, TaskNotFound, WaitTimeout
 
 pytestmark = pytest.mark.cluster3
 
@@ -120,3 +122,28 @@ async def _drain(queue: BrokerQueue, expected: set[str]) -> set[str]:
                     got.add(delivery.task_id)
                     await queue.ack(delivery)
     return got
+
+
+async def test_a_wait_does_not_believe_one_look_that_found_nothing(
+    nats_cluster: NatsCluster, queue: BrokerQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that was cut off from the others answers as if it still led, with what it knew. What
+    is really unknown is said to be so, later than on one server."""
+    monkeypatch.setattr(waiting, "_SLOWEST_LOOK", 0.2)
+    looks = 0
+    async with Client(nats_cluster.url, queue.names.queue) as client:
+        _, mine = await client.link()
+        find = mine.find_scheduled
+
+        async def stale(task_id: str) -> StoredMessage | None:
+            nonlocal looks
+            looks += 1
+            return await find(task_id) if looks >= waiting._GONE_LOOKS else None
+
+        monkeypatch.setattr(mine, "find_scheduled", stale)
+        await queue.schedule(NORMAL, "a", b'{"type":"t"}', time.time() + 600, "a")
+        with pytest.raises(WaitTimeout):
+            await client.wait_for("a", timeout=4.0)
+        assert looks > waiting._GONE_LOOKS
+        with pytest.raises(TaskNotFound):
+            await client.wait_for("b", timeout=10.0)

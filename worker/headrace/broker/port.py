@@ -215,6 +215,11 @@ class BrokerQueue(Protocol):
     def blobs(self) -> BlobStore:
         """Where this queue's large data is stored."""
 
+    @property
+    def replicated(self) -> bool:
+        """Whether several servers hold it: one that was cut off from the others answers for up to
+        10 s as if it still led, so that a single "not there" proves nothing."""
+
     async def ensure(self) -> None:
         """Make the queue's streams, or raise the limits of those that are there."""
 

@@ -316,7 +316,8 @@ class Client(Scheduling, HasBlobs):
         """Wait until the task has ended, whoever submitted it, and tell how.
 
         Raises `WaitTimeout` after `timeout` seconds, `TaskNotFound` for an id that is unknown or
-        has expired. A task that failed is a result here, not an exception.
+        has expired, on a cluster of servers after half a minute of looks. A task that failed is a
+        result here, not an exception.
         """
         link = await self._ready()
         return result_of(await self._wait(link, task_id, timeout))
@@ -331,7 +332,8 @@ class Client(Scheduling, HasBlobs):
         future = link.waiters.expect(task_id, foreign=not own)
         try:
             await link.waiters.look_now(task_id)
-            if not (own or future.done()) and await link.inspector.task(task_id) is None:
+            looks = not (own or future.done() or link.queue.replicated)
+            if looks and await link.inspector.task(task_id) is None:
                 raise TaskNotFound(task_id)
         except BaseException:
             link.waiters.forget(task_id, future)

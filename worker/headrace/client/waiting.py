@@ -17,6 +17,8 @@ log = logging.getLogger("headrace.client")
 
 _FIRST_LOOK = 1.0  # seconds until a record is read, in case its reply was lost
 _SLOWEST_LOOK = 5.0
+_GONE_LOOKS = 3
+"""Looks at replicated streams that find nothing, `_SLOWEST_LOOK` apart, until a task is unknown."""
 _FOREIGN_LOOK = 0.05  # seconds; nobody pushes the results of tasks that others submitted
 _TICK = 0.05
 _LOOKS_AT_ONCE = 32
@@ -31,6 +33,7 @@ class _Waiter:
     task_id: str
     future: asyncio.Future[Record]
     pause: float
+    found_nothing: int = 0
 
 
 class _Due:
@@ -190,7 +193,10 @@ class Waiters:
                 if not waiter.future.done():
                     waiter.future.set_exception(error)
             return
-        if waiter.pause < _SLOWEST_LOOK or await self._is_there(task_id):
+        if waiter.pause < _SLOWEST_LOOK:
+            return
+        waiter.found_nothing = 0 if await self._is_there(task_id) else waiter.found_nothing + 1
+        if waiter.found_nothing < (_GONE_LOOKS if self._queue.replicated else 1):
             return
         if not waiter.future.done():  # its record has expired
             waiter.future.set_exception(TaskNotFound(task_id))

@@ -74,6 +74,11 @@ class JetStreamQueue:
         self.blobs = JetStreamBlobs(connection, publisher, self.names, settings.max_blob_bytes)
         self._acks = HeldAcks(lambda delivery: self._settle(delivery, b"+ACK"))
 
+    @property
+    def replicated(self) -> bool:
+        """As the work stream is."""
+        return self._reader.clustered
+
     async def close(self) -> None:
         """Send what is held back; the connection is about to end."""
         await self._acks.release()

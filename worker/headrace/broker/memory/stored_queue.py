@@ -57,6 +57,11 @@ class MemoryQueue:
 
     # --- making ---
 
+    @property
+    def replicated(self) -> bool:
+        """It is all here."""
+        return False
+
     async def ensure(self) -> None:
         """Make the queue, or raise its limit."""
         world = self._broker.world
