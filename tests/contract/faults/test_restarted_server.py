@@ -44,7 +44,7 @@ async def _check(client: Client, journal: Journal, results: list[TaskResult], sl
     assert [result.result for result in results] == [{"did": n} for n in range(TASKS)]
     broker, queue = await client.link()
     depth = await _empty(queue)
-    assert (depth.running, depth.dead) == (0, 0)
+    assert depth.dead == 0
     # one final state each: what the first answer said is what the record says at the end
     again = await asyncio.gather(*(client.wait_for(result.task_id) for result in results))
     assert again == results
@@ -58,11 +58,12 @@ async def _check(client: Client, journal: Journal, results: list[TaskResult], sl
 
 
 async def _empty(queue: BrokerQueue) -> QueueDepth:
-    """The depth once nothing is left; an election ends it with an error and never with less."""
+    """The depth once nothing is left; an election ends it with an error and never with less. A
+    server that was killed counts as running, for a lease, what it forgot to be acknowledged."""
     async with asyncio.timeout(30):
         while True:
             try:
-                return await depth_when(queue, lambda depth: depth.messages == 0)
+                return await depth_when(queue, lambda depth: depth.messages == depth.running == 0)
             except BrokerUnavailable:
                 continue
 
