@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import nats
 import pytest
 from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
 from tests.support.nats_servers import NatsProcess
 from tests.support.recorder import NORMAL, MakeQueue, Recorder, depth_when, when
 from tests.support.workers import MakeClient
@@ -227,11 +228,17 @@ async def test_a_task_that_is_sourced_twice_is_not_run_beside_itself(
         await one.start()
         await when(lambda: queue.read_record(task.id), lambda record: record is not None)
         await other.start()
+        asked = asyncio.Event()
+
+        async def ask(_: Msg) -> None:
+            asked.set()
+
+        await raw.subscribe(queue.names.holds(task.id), cb=ask)
+        await raw.flush()
         try:
             # as the server's schedule does
             await raw.jetstream().publish(found.subject, found.body)
-            await depth_when(queue, lambda depth: depth.messages == 2)
-            await asyncio.sleep(1.5)  # in which it is looked at
+            await asyncio.wait_for(asked.wait(), 15)
             assert len(runs) == 1
             go_on.set()
             assert (await client.wait_for(task.id, timeout=20)).status is TaskStatus.COMPLETED

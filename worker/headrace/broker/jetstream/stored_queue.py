@@ -18,6 +18,7 @@ from headrace.broker.jetstream.connection import (
     unavailable,
 )
 from headrace.broker.jetstream.consume import JetStreamConsumer
+from headrace.broker.jetstream.depth import read_depth
 from headrace.broker.jetstream.due_copies import DueCopies
 from headrace.broker.jetstream.lasting_client import header_block
 from headrace.broker.jetstream.presence import announce, ask_workers
@@ -27,7 +28,6 @@ from headrace.broker.port import (
     ControlCallback,
     Delivery,
     DeliveryCallback,
-    LaneDepth,
     QueueDepth,
     QueueSettings,
     StatusCallback,
@@ -38,7 +38,7 @@ from headrace.broker.port import (
     WrongSequence,
 )
 from headrace.errors import AccessDenied, BrokerError, BrokerUnavailable, QueueFull
-from headrace.wire import DEAD_TTL, Lane, QueueNames, lane_of_consumer, tick_id
+from headrace.wire import DEAD_TTL, Lane, QueueNames, tick_id
 
 log = logging.getLogger("headrace.broker")
 
@@ -46,7 +46,6 @@ _WRONG_SEQUENCE = (10071, 10164)
 _FULL = 10077
 _LEASES_KEPT = 2  # leases that a record should outlive for its acknowledgement to be held
 _MSG_ID = "Nats-Msg-Id"
-_NO_SUBJECTS = 10**9  # an offset behind the last one: only their number is wanted
 _RECORD_HEADERS = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\nNats-TTL: %d\r\n\r\n"
 
 
@@ -413,62 +412,4 @@ class JetStreamQueue:
 
     async def depth(self) -> QueueDepth:
         """Counts from the consumers' leaders."""
-        names = self.names
-        rows = await streams.list_consumers(self._connection, names.work_stream)
-        lanes = [
-            LaneDepth(lane, row["num_pending"], row["num_ack_pending"], row["num_waiting"])
-            for row in rows
-            if (lane := lane_of_consumer(row["name"])) is not None
-        ]
-        try:
-            work = await self._connection.api(f"STREAM.INFO.{names.work_stream}")
-            dead = await self._subjects(names.state_stream, f"{names.dead}*")
-        except ApiError as error:
-            raise streams.refused(f"queue {names.queue}", error) from error
-        return QueueDepth(
-            lanes=tuple(sorted(lanes, key=_from_the_top)),
-            messages=work["state"]["messages"],
-            delayed=await self._delayed(work),
-            dead=dead["count"],
-            max_size=work["config"]["max_msgs"],
-            bytes=work["state"]["bytes"],
-        )
-
-    async def _delayed(self, work: dict[str, Any]) -> int:
-        """What is not in its lane yet: schedules of tasks, and due copies on their way."""
-        if not work["config"].get("sources"):
-            return 0
-        names = self.names
-        try:
-            due, cron = await asyncio.gather(
-                self._subjects(names.later_stream, f"{names.due}>"),
-                self._subjects(names.later_stream, f"{names.cron}*"),
-            )
-            on_the_way = await self._on_the_way(int(due["count"]))
-        except ApiError as error:
-            raise streams.refused(f"queue {names.queue}", error) from error
-        return int(due["messages"]) - int(due["count"]) - int(cron["count"]) + on_the_way
-
-    async def _on_the_way(self, due: int) -> int:
-        """How many of the due copies the work stream has not acknowledged."""
-        if not due:
-            return 0
-        call = f"CONSUMER.INFO.{self.names.later_stream}.{streams.LATER_CONSUMER}"
-        try:
-            found = await self._connection.api(call)
-        except ApiError as error:
-            if error.code != streams.CONSUMER_NOT_FOUND:
-                raise
-            return due  # nothing brings them on
-        return min(due, int(found["num_pending"]) + int(found["num_ack_pending"]))
-
-    async def _subjects(self, stream: str, subject: str) -> dict[str, Any]:
-        """The stream's state, and as `count` how many of its subjects match."""
-        query = {"subjects_filter": subject, "offset": _NO_SUBJECTS}
-        answer = await self._connection.api(f"STREAM.INFO.{stream}", query)
-        state: dict[str, Any] = answer["state"]
-        return state | {"count": int(answer.get("total", 0))}
-
-
-def _from_the_top(depth: LaneDepth) -> tuple[int, str]:
-    return -depth.lane.priority, depth.lane.tag or ""
+        return await read_depth(self._connection, self.names)
